@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Locks that users of the source directory see too (-o locks=source).
+ *
+ * Each owner gets an open file description of its own for each file that it locks, and locks by
+ * F_OFD_SETLK or flock(2) on it, so that two owners behind one handle conflict and two handles of one
+ * owner do not. A lock that has to wait does so on a thread of its own.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backends/passthrough/passthrough.h"
+#include "base/cleanup.h"
+
+#define MAX_WAITERS	1024u
+#define WAITER_STACK	(size_t)(64 << 10)
+#define WAKE_SIGNAL	SIGUSR1
+
+struct owner {
+	struct owner *next;
+	uint64_t nodeid;
+	uint64_t owner;
+	uint64_t fh;		/* that the last lock came by */
+	uint32_t pid;
+	int flock;
+	int fd;
+};
+
+struct waiter {
+	struct waiter *next;
+	struct passthrough *pt;
+	pthread_t thread;
+	uint64_t token;
+	int fd;			/* a duplicate: the owner may close its own meanwhile */
+	struct flock lock;
+	int flock;
+};
+
+struct lock_table {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct owner *owners;
+	struct waiter *waiters;
+	unsigned nwaiters;
+};
+
+static void wake_nothing(int sig)
+{
+	(void)sig;
+}
+
+int locks_init(struct passthrough *pt)
+{
+	struct sigaction sa = { .sa_handler = wake_nothing };
+
+	if (!pt->source_locks)
+		return 0;
+	pt->locks = calloc(1, sizeof(*pt->locks));
+	if (!pt->locks)
+		return -ENOMEM;
+	pthread_mutex_init(&pt->locks->lock, NULL);
+	pthread_cond_init(&pt->locks->changed, NULL);
+	/* without SA_RESTART: it ends a wait */
+	return sigaction(WAKE_SIGNAL, &sa, NULL) ? -errno : 0;
+}
+
+static struct owner **owner_find(struct lock_table *t, uint64_t nodeid, uint64_t owner, int flock)
+{
+	struct owner **o = &t->owners;
+
+	while (*o && ((*o)->nodeid != nodeid || (*o)->owner != owner || (*o)->flock != flock))
+		o = &(*o)->next;
+	return o;
+}
+
+static void owner_drop(struct owner **o)
+{
+	struct owner *gone = *o;
+
+	*o = gone->next;
+	close(gone->fd);
+	free(gone);
+}
+
+static int owner_get(struct passthrough *pt, const struct fe_node *node, uint64_t fh, const struct fe_lock *lock,
+		     struct owner **out)
+{
+	struct owner **at = owner_find(pt->locks, node->nodeid, lock->owner, lock->flock);
+	struct owner *o = *at;
+
+	if (!o) {
+		int fd = node_open(pt, node, O_RDWR | O_NONBLOCK | O_NOCTTY);
+
+		if (fd < 0)
+			fd = node_open(pt, node, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+		if (fd < 0)
+			return fd;
+		o = calloc(1, sizeof(*o));
+		if (!o) {
+			close(fd);
+			return -ENOMEM;
+		}
+		*o = (struct owner){ .nodeid = node->nodeid, .owner = lock->owner, .flock = lock->flock, .fd = fd };
+		*at = o;
+	}
+	o->fh = fh;
+	o->pid = lock->pid;
+	*out = o;
+	return 0;
+}
+
+static struct flock range_of(const struct fe_lock *lock)
+{
+	return (struct flock){
+		.l_type = (short)lock->type,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)lock->start,
+		.l_len = lock->end >= INT64_MAX ? 0 : (off_t)(lock->end - lock->start + 1),
+	};
+}
+
+static int flock_op(uint32_t type)
+{
+	return type == F_RDLCK ? LOCK_SH : type == F_WRLCK ? LOCK_EX : LOCK_UN;
+}
+
+static int apply(int fd, const struct flock *range, int whole, bool wait)
+{
+	struct flock l = *range;
+
+	if (whole)
+		return flock(fd, flock_op((uint32_t)l.l_type) | (wait ? 0 : LOCK_NB)) ? -errno : 0;
+	return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &l) ? -errno : 0;
+}
+
+static void waiter_remove(struct lock_table *t, struct waiter *gone)
+{
+	struct waiter **w = &t->waiters;
+
+	pthread_mutex_lock(&t->lock);
+	while (*w != gone)
+		w = &(*w)->next;
+	*w = gone->next;
+	t->nwaiters--;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void *waiter_main(void *arg)
+{
+	struct waiter *w = arg;
+	struct passthrough *pt = w->pt;
+	int err = apply(w->fd, &w->lock, w->flock, true);
+
+	/* A lock that came together with the interrupt is a lock. */
+	close(w->fd);
+	pt->services->complete(pt->host, w->token, err);
+	waiter_remove(pt->locks, w);
+	free(w);
+	return NULL;
+}
+
+/* With the table locked. */
+static int waiter_start(struct passthrough *pt, const struct fe_request *req, int fd, const struct fe_lock *lock)
+{
+	struct lock_table *t = pt->locks;
+	struct waiter *w = t->nwaiters < MAX_WAITERS ? calloc(1, sizeof(*w)) : NULL;
+	pthread_attr_t attr;
+	int err;
+
+	if (!w)
+		return -ENOLCK;
+	*w = (struct waiter){ .next = t->waiters, .pt = pt, .token = req->token, .lock = range_of(lock),
+			      .flock = lock->flock, .fd = dup(fd) };
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, WAITER_STACK);
+	err = w->fd < 0 ? -errno : -pthread_create(&w->thread, &attr, waiter_main, w);
+	pthread_attr_destroy(&attr);
+	if (err) {
+		fe_close(w->fd);
+		free(w);
+		return err == -EAGAIN ? -ENOLCK : err;
+	}
+	t->waiters = w;
+	t->nwaiters++;
+	return FE_PENDING;
+}
+
+int pt_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	     const struct fe_lock *lock)
+{
+	struct passthrough *pt = b;
+	struct flock range = range_of(lock);
+	_cleanup_unlock_ pthread_mutex_t *held = NULL;
+	struct owner *o;
+	int err;
+
+	if (!pt->locks)
+		return -ENOSYS;
+	held = fe_lock(&pt->locks->lock);
+	if (lock->type == F_UNLCK && !*owner_find(pt->locks, node->nodeid, lock->owner, lock->flock))
+		return 0;
+	err = owner_get(pt, node, handle->fh, lock, &o);
+	if (err)
+		return err;
+	err = apply(o->fd, &range, lock->flock, false);
+	if ((err == -EAGAIN || err == -EACCES) && lock->wait)
+		return waiter_start(pt, req, o->fd, lock);
+	return err;
+}
+
+int pt_getlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	     struct fe_lock *lock)
+{
+	struct passthrough *pt = b;
+	_cleanup_unlock_ pthread_mutex_t *held = NULL;
+	struct flock range = range_of(lock);
+	struct owner *o;
+	int err;
+
+	(void)req;
+	if (!pt->locks)
+		return -ENOSYS;
+	held = fe_lock(&pt->locks->lock);
+	err = owner_get(pt, node, handle->fh, lock, &o);
+	if (err)
+		return err;
+	if (fcntl(o->fd, F_OFD_GETLK, &range))
+		return -errno;
+	lock->type = (uint32_t)range.l_type;
+	if (range.l_type == F_UNLCK)
+		return 0;
+	lock->start = (uint64_t)range.l_start;
+	lock->end = range.l_len ? (uint64_t)(range.l_start + range.l_len - 1) : INT64_MAX;
+	/* The kernel tells no process of such a lock: name one of ours that holds the file. */
+	lock->pid = range.l_pid > 0 ? (uint32_t)range.l_pid : 0;
+	for (o = pt->locks->owners; o && !lock->pid; o = o->next)
+		if (o->nodeid == node->nodeid && o->owner != lock->owner && !o->flock)
+			lock->pid = o->pid;
+	return 0;
+}
+
+void pt_interrupt(void *b, uint64_t token)
+{
+	struct passthrough *pt = b;
+	struct lock_table *t = pt->locks;
+	struct timespec soon;
+
+	if (!t)
+		return;
+	pthread_mutex_lock(&t->lock);
+	/* The signal may come before the thread waits: again, until it is gone. */
+	for (;;) {
+		struct waiter *w = t->waiters;
+
+		while (w && w->token != token)
+			w = w->next;
+		if (!w)
+			break;
+		pthread_kill(w->thread, WAKE_SIGNAL);
+		clock_gettime(CLOCK_REALTIME, &soon);
+		soon.tv_nsec += 1000000;
+		if (soon.tv_nsec >= 1000000000) {
+			soon.tv_nsec -= 1000000000;
+			soon.tv_sec++;
+		}
+		pthread_cond_timedwait(&t->changed, &t->lock, &soon);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+void locks_flush(struct passthrough *pt, const struct fe_node *node, uint64_t owner)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&pt->locks->lock);
+	struct owner **o = owner_find(pt->locks, node->nodeid, owner, 0);
+
+	if (*o)
+		owner_drop(o);
+}
+
+void locks_release(struct passthrough *pt, const struct fe_node *node, uint64_t fh, const struct fe_release *how)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&pt->locks->lock);
+	struct owner **o = &pt->locks->owners;
+
+	/* What came by this handle and is still there belongs to the open file: OFD locks and flock. */
+	while (*o) {
+		bool gone = (*o)->nodeid == node->nodeid && (*o)->fh == fh;
+
+		if (how->flock_unlock && (*o)->nodeid == node->nodeid && (*o)->flock && (*o)->owner == how->lock_owner)
+			gone = true;
+		if (gone)
+			owner_drop(o);
+		else
+			o = &(*o)->next;
+	}
+}
+
+void locks_fini(struct passthrough *pt)
+{
+	struct lock_table *t = pt->locks;
+
+	if (!t)
+		return;
+	pthread_mutex_lock(&t->lock);
+	while (t->waiters) {
+		struct timespec soon;
+
+		for (struct waiter *w = t->waiters; w; w = w->next)
+			pthread_kill(w->thread, WAKE_SIGNAL);
+		clock_gettime(CLOCK_REALTIME, &soon);
+		soon.tv_sec++;
+		pthread_cond_timedwait(&t->changed, &t->lock, &soon);
+	}
+	while (t->owners)
+		owner_drop(&t->owners);
+	pthread_mutex_unlock(&t->lock);
+	free(t);
+	pt->locks = NULL;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The control socket. It is abstract and named after the mount's device number, so fuse-extentctl
+ * finds it without touching the mount, and nothing is left behind when the server is killed.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "host/internal.h"
+
+#define STATUS_SIZE 16384
+
+/* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
+static int find_device(struct fe_host *h)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0;
+	int found = -ENOENT;
+
+	if (!f)
+		return -errno;
+	while (getline(&line, &size, f) > 0) {
+		unsigned major, minor;
+		int at = 0;
+		char *path, *end, *out;
+
+		if (sscanf(line, "%*d %*d %u:%u %*s %n", &major, &minor, &at) < 2 || !at)
+			continue;
+		path = line + at;
+		end = strchr(path, ' ');
+		if (!end)
+			continue;
+		*end = 0;
+		out = path;
+		for (char *p = path; *p; p++) { /* \ooo stands for space, tab, newline and backslash */
+			if (*p == '\\' && p[1] && p[2] && p[3]) {
+				*out++ = (char)((p[1] - '0') << 6 | (p[2] - '0') << 3 | (p[3] - '0'));
+				p += 3;
+			} else {
+				*out++ = *p;
+			}
+		}
+		*out = 0;
+		if (strcmp(path, h->opt.mountpoint))
+			continue;
+		h->dev_major = major; /* the last one lies on top */
+		h->dev_minor = minor;
+		found = 0;
+	}
+	fclose(f);
+	return found;
+}
+
+int control_open(struct fe_host *h)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	_cleanup_close_ int fd = -1;
+	socklen_t len;
+	int err = find_device(h);
+
+	if (err) {
+		fe_log(LOG_WARNING, "%s is not in /proc/self/mountinfo: fuse-extentctl will not find this server",
+		       h->opt.mountpoint);
+		return 0;
+	}
+	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
+					   h->dev_major, h->dev_minor));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 8)) {
+		fe_log(LOG_WARNING, "the control socket: %s; fuse-extentctl will not find this server",
+		       strerror(errno));
+		return 0;
+	}
+	h->control_fd = fe_steal_fd(&fd);
+	return 0;
+}
+
+static bool may_ask(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (!peer.uid || peer.uid == geteuid());
+}
+
+void control_serve(struct fe_host *h)
+{
+	_cleanup_close_ int fd = accept4(h->control_fd, NULL, NULL, SOCK_CLOEXEC);
+	struct timeval limit = { .tv_usec = 200000 };
+	_cleanup_free_ char *reply = NULL;
+	char command[64];
+	ssize_t n;
+
+	if (fd < 0)
+		return;
+	/* A silent client must not hold the monitor up. */
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (!may_ask(fd)) {
+		n = send(fd, "{\"error\":\"permission denied\"}\n", 30, MSG_NOSIGNAL);
+		return;
+	}
+	n = recv(fd, command, sizeof(command) - 1, 0);
+	if (n <= 0)
+		return;
+	command[n] = 0;
+	if (strcmp(command, FE_CONTROL_STATUS)) {
+		n = send(fd, "{\"error\":\"unknown command\"}\n", 28, MSG_NOSIGNAL);
+		return;
+	}
+	reply = malloc(STATUS_SIZE);
+	n = reply ? fe_host_status(h, reply, STATUS_SIZE) : -1;
+	if (n > 0)
+		n = send(fd, reply, (size_t)n, MSG_NOSIGNAL);
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of host/ share. */
+#ifndef FE_HOST_INTERNAL_H
+#define FE_HOST_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/fuse_abi.h"
+#include "host/host.h"
+#include "host/table.h"
+
+#define OPCODES		64	/* counters per opcode; higher ones share the last */
+#define RECORD_MAX	256	/* of fe_backend.node_size and .handle_size */
+#define STRIPES		64	/* of the lock arrays */
+#define MAX_WRITE	(1u << 20)	/* fc->max_pages_limit is 256 pages by default */
+#define ROOT_ID		FUSE_ROOT_ID
+
+/* A node as the host keeps it. nlookup, refs and the hash chain are guarded by the stripe of `hash`. */
+struct node {
+	struct table_record table;	/* .next: hash chain */
+	uint64_t nlookup;		/* references that the kernel holds */
+	uint32_t refs;			/* requests under way and open handles */
+	uint32_t hash;
+	uint32_t nopen;			/* open files; with backing_id guarded by open_locks */
+	int32_t backing_id;		/* > 0: passed through until nopen is 0 */
+	unsigned char record[];
+};
+
+struct handle {
+	struct table_record table;
+	uint32_t node;			/* index; the handle holds a reference */
+	uint16_t dir;
+	uint16_t passed_through;
+	unsigned char record[];
+};
+
+/* A request whose answer comes later (FE_PENDING). */
+struct parked {
+	struct table_record table;
+	uint64_t unique;
+	int32_t fd;			/* the clone that read it */
+	uint32_t opcode;
+	uint32_t node;			/* index, referenced */
+	uint32_t interrupted;
+};
+
+/*
+ * The memory of one request: the kernel reads it straight into `in` and the reply is built in `out`.
+ * Both lie in a memory file. The payload of a WRITE and of a READ reply begin on a page, so that
+ * O_DIRECT works on them.
+ */
+struct slot {
+	unsigned char *map;
+	unsigned char *in;
+	size_t in_size;
+	unsigned char *out;
+	size_t out_size;
+	_Atomic uint64_t interrupted;	/* unique of an INTERRUPT that came for this slot's request */
+};
+
+struct worker {
+	struct fe_host *host;
+	pthread_t thread;
+	int fd;
+	struct slot slot;
+	_Atomic uint64_t busy_since;	/* ns, 0 while it waits for a request */
+	_Atomic uint32_t wake;		/* futex: 0 parked, 1 may read */
+	uint32_t spin_hits;		/* of the last 32 spins, as bits */
+	uint32_t spin_skips;
+	unsigned saturated;		/* requests in a row for which it had not to wait */
+	_Atomic uint64_t counts[OPCODES];
+	struct worker *next_parked;
+	unsigned char scratch[2][RECORD_MAX] __attribute__((aligned(8)));
+};
+
+struct pool {
+	pthread_mutex_t lock;
+	struct worker **workers;
+	unsigned count;
+	unsigned max;
+	struct worker *parked;
+	_Atomic unsigned active;	/* workers that are not parked */
+	_Atomic unsigned idle;		/* active ones that wait for a request */
+	_Atomic unsigned op_ns;		/* running mean of a request's duration */
+	_Atomic bool monitor_asleep;
+	unsigned cpus;
+};
+
+struct fe_host {
+	struct fe_host_options opt;
+	const struct fe_backend *be;
+	void *priv;
+	struct fe_root root;
+	struct fe_services services;
+	struct fe_inner *inner;
+
+	int fd;				/* /dev/fuse */
+	unsigned dev_major, dev_minor;	/* st_dev of the mount */
+	bool mounted;
+	uint32_t proto_minor;		/* agreed 7.x */
+	uint64_t flags;			/* agreed FUSE_* init flags */
+	uint32_t max_write;
+	bool passthrough;
+	const char *passthrough_reason;	/* why not, or what was seen; a constant string */
+	size_t page;
+
+	struct table nodes;
+	struct table handles;
+	struct table parked;
+	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
+	pthread_mutex_t node_locks[STRIPES];
+	pthread_mutex_t open_locks[STRIPES];
+	uint32_t *buckets;
+	uint32_t bucket_mask;
+
+	struct pool pool;
+	int stop_fd;			/* eventfd: stop was asked for */
+	int quit_fd;			/* eventfd, never read: the workers shall end */
+	int wake_fd;			/* eventfd: the monitor shall look */
+	_Atomic unsigned stops;
+	_Atomic bool ended;		/* the connection is gone */
+	int control_fd;
+};
+
+/* One request while it is answered. */
+struct call {
+	struct fe_host *host;
+	struct worker *worker;
+	const struct fuse_in_header *in;
+	const unsigned char *arg;	/* behind the header */
+	size_t arg_size;		/* without the extensions */
+	unsigned char *out;		/* behind the reply's header */
+	size_t out_size;
+	struct fe_request req;
+	struct fe_node node;		/* of in->nodeid */
+};
+
+/* What an operation returns besides the length of its reply or a negative errno. */
+#define NO_REPLY	INT64_MIN
+
+struct operation {
+	const char *name;
+	int64_t (*run)(struct call *c);
+	/* The kernel did not take the reply: give back what it granted. */
+	void (*undo)(struct call *c, size_t size);
+	uint16_t arg_size;		/* least bytes behind the header */
+	bool on_node;			/* in->nodeid must name a node */
+};
+
+/* node.c */
+int nodes_init(struct fe_host *h);
+void nodes_fini(struct fe_host *h);
+/* Gives all records back to the backend. */
+void nodes_forget(struct fe_host *h);
+int node_add_root(struct fe_host *h, const unsigned char *record);
+/* Looks a node up by its id and holds it until node_put(). -ESTALE where there is none. */
+int node_get(struct fe_host *h, uint64_t nodeid, struct fe_node *out);
+void node_put(struct fe_host *h, const struct fe_node *node);
+/* Finds or adds the node of a record, counts one lookup; takes the record over in any case. */
+int node_intern(struct fe_host *h, unsigned char *record, struct fe_node *out);
+void node_forget(struct fe_host *h, uint64_t nodeid, uint64_t nlookup);
+uint64_t node_of_key(void *host, const void *key);
+int node_with_key(void *host, const void *key, int (*fn)(void *arg, struct fe_node *node), void *arg);
+struct node *node_of(const struct fe_node *n);
+pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n);
+
+/* slot.c */
+int slot_init(struct slot *s, size_t page);
+void slot_fini(struct slot *s, size_t page);
+
+/* worker.c */
+int pool_start(struct fe_host *h);
+void pool_join(struct fe_host *h);
+/* Adds a reader where all are stuck; returns whether the monitor has to look again soon. */
+bool pool_watch(struct fe_host *h);
+uint64_t now_ns(void);
+
+/* dispatch.c */
+extern const struct operation operations[OPCODES];
+void dispatch(struct worker *w, size_t size);
+void reply_error(int fd, uint64_t unique, int error);
+/* The next string of the arguments, NULL where none ends within them; moves c->arg on. */
+const char *take_string(struct call *c);
+const char *take_name(struct call *c, int *err);
+
+/* locks.c: answers that come later */
+int park(struct call *c, uint64_t *token);
+void unpark(struct fe_host *h, uint64_t token);
+void parked_complete(void *host, uint64_t token, int error);
+int64_t op_interrupt(struct call *c);
+
+/* attr.c */
+void fill_attr(struct fuse_attr *out, const struct statx *st);
+void split_ns(uint64_t ns, uint64_t *sec, uint32_t *nsec);
+
+/* names.c */
+void entry_begin(struct call *c, struct fe_entry *e);
+int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out);
+
+/* handle.c */
+struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_handle *out);
+int handle_add(struct call *c, const struct fe_node *node, const struct fe_open *o, bool dir,
+	       struct fuse_open_out *out);
+void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh, bool dir,
+		   const struct fe_release *how);
+/* At the end of service: gives back what is still open. */
+void handles_fini(struct fe_host *h);
+void fill_request(struct call *c);
+
+/* mount.c */
+int mount_fuse(struct fe_host *h, uint32_t root_mode);
+int unmount_fuse(struct fe_host *h, bool lazy);
+
+/* init.c */
+int64_t op_init(struct call *c);
+int handshake(struct fe_host *h);
+
+/* notify.c */
+int notify_inval_inode(void *host, uint64_t nodeid, int64_t off, int64_t len);
+int notify_inval_entry(void *host, uint64_t parent, const char *name, int expire_only);
+int notify_delete(void *host, uint64_t parent, uint64_t child, const char *name);
+int notify_store(void *host, uint64_t nodeid, uint64_t off, const void *data, size_t len);
+
+/* control.c */
+int control_open(struct fe_host *h);
+void control_serve(struct fe_host *h);
+
+/* operations */
+int64_t op_lookup(struct call *c);
+int64_t op_forget(struct call *c);
+int64_t op_batch_forget(struct call *c);
+int64_t op_mknod(struct call *c);
+int64_t op_mkdir(struct call *c);
+int64_t op_symlink(struct call *c);
+int64_t op_link(struct call *c);
+int64_t op_unlink(struct call *c);
+int64_t op_rmdir(struct call *c);
+int64_t op_rename(struct call *c);
+int64_t op_rename2(struct call *c);
+int64_t op_readlink(struct call *c);
+void undo_entry(struct call *c, size_t size);
+int64_t op_getattr(struct call *c);
+int64_t op_statx(struct call *c);
+int64_t op_setattr(struct call *c);
+int64_t op_access(struct call *c);
+int64_t op_statfs(struct call *c);
+int64_t op_syncfs(struct call *c);
+int64_t op_getxattr(struct call *c);
+int64_t op_listxattr(struct call *c);
+int64_t op_setxattr(struct call *c);
+int64_t op_removexattr(struct call *c);
+int64_t op_open(struct call *c);
+int64_t op_create(struct call *c);
+int64_t op_tmpfile(struct call *c);
+void undo_open(struct call *c, size_t size);
+void undo_create(struct call *c, size_t size);
+int64_t op_read(struct call *c);
+int64_t op_write(struct call *c);
+int64_t op_flush(struct call *c);
+int64_t op_release(struct call *c);
+int64_t op_fsync(struct call *c);
+int64_t op_fallocate(struct call *c);
+int64_t op_copy_file_range(struct call *c);
+int64_t op_lseek(struct call *c);
+int64_t op_ioctl(struct call *c);
+int64_t op_poll(struct call *c);
+int64_t op_opendir(struct call *c);
+int64_t op_readdir(struct call *c);
+int64_t op_readdirplus(struct call *c);
+void undo_readdirplus(struct call *c, size_t size);
+int64_t op_releasedir(struct call *c);
+int64_t op_fsyncdir(struct call *c);
+int64_t op_getlk(struct call *c);
+int64_t op_setlk(struct call *c);
+int64_t op_setlkw(struct call *c);
+int64_t op_destroy(struct call *c);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Mounting: by mount(2) as root, else by fusermount3, which hands over the descriptor. */
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "host/internal.h"
+
+#define FSTYPE		"fuse.fuse-extent"
+#define FUSERMOUNT	"fusermount3"
+
+extern char **environ;
+
+static int mount_privileged(struct fe_host *h, uint32_t root_mode)
+{
+	const struct fe_host_options *o = &h->opt;
+	char data[512];
+	int n;
+
+	h->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (h->fd < 0) {
+		int err = -errno;
+
+		fe_log(LOG_ERR, "/dev/fuse: %s; is the fuse module loaded (modprobe fuse)?", strerror(-err));
+		return err;
+	}
+	n = snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s%s%s", h->fd,
+		     root_mode & S_IFMT, getuid(), getgid(), o->allow_other ? ",allow_other" : "",
+		     o->default_permissions ? ",default_permissions" : "",
+		     o->kernel_options && *o->kernel_options ? "," : "",
+		     o->kernel_options ? o->kernel_options : "");
+	if (n < 0 || (size_t)n >= sizeof(data))
+		return -E2BIG;
+	if (mount(o->source, o->mountpoint, FSTYPE, o->mount_flags, data)) {
+		int err = -errno;
+
+		fe_log(LOG_ERR, "mounting on %s: %s", o->mountpoint, strerror(-err));
+		return err;
+	}
+	return 0;
+}
+
+static int receive_fd(int sock)
+{
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space),
+	};
+	struct cmsghdr *c;
+	ssize_t n;
+	int fd;
+
+	do
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len < CMSG_LEN(sizeof(int)))
+		return -EPERM;
+	memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	return fd;
+}
+
+/* A comma and a backslash in an option's value are escaped for fusermount3. */
+static void escape(char *out, size_t size, const char *in)
+{
+	size_t n = 0;
+
+	for (; *in && n + 2 < size; in++) {
+		if (*in == ',' || *in == '\\')
+			out[n++] = '\\';
+		out[n++] = *in;
+	}
+	out[n] = 0;
+}
+
+static int run_fusermount(char *const argv[], int sock)
+{
+	posix_spawn_file_actions_t actions;
+	char number[16], *env[64];
+	size_t n = 0;
+	pid_t pid;
+	int status, err;
+	char var[32];
+
+	snprintf(number, sizeof(number), "%d", sock);
+	snprintf(var, sizeof(var), "_FUSE_COMMFD=%s", number);
+	for (char **e = environ; *e && n < 62; e++)
+		if (strncmp(*e, "_FUSE_COMMFD=", 13))
+			env[n++] = *e;
+	env[n++] = var;
+	env[n] = NULL;
+	posix_spawn_file_actions_init(&actions);
+	if (sock >= 0) /* the same number without close-on-exec */
+		posix_spawn_file_actions_adddup2(&actions, sock, sock);
+	err = -posix_spawnp(&pid, FUSERMOUNT, &actions, NULL, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	if (err)
+		return err;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EPERM;
+}
+
+static int mount_by_helper(struct fe_host *h)
+{
+	static const struct {
+		unsigned long flag;
+		const char *name;
+	} names[] = {
+		{ MS_RDONLY, ",ro" }, { MS_NOEXEC, ",noexec" }, { MS_NOATIME, ",noatime" },
+		{ MS_SYNCHRONOUS, ",sync" }, { MS_DIRSYNC, ",dirsync" },
+	};
+	const struct fe_host_options *o = &h->opt;
+	char source[512], options[1024];
+	int socks[2], n, err;
+
+	escape(source, sizeof(source), o->source);
+	n = snprintf(options, sizeof(options), "nosuid,nodev,subtype=fuse-extent,fsname=%s%s%s%s%s", source,
+		     o->allow_other ? ",allow_other" : "", o->default_permissions ? ",default_permissions" : "",
+		     o->kernel_options && *o->kernel_options ? "," : "", o->kernel_options ? o->kernel_options : "");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (o->mount_flags & names[i].flag && n > 0 && (size_t)n < sizeof(options))
+			n += snprintf(options + n, sizeof(options) - (size_t)n, "%s", names[i].name);
+	if (n < 0 || (size_t)n >= sizeof(options))
+		return -E2BIG;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
+		return -errno;
+	err = run_fusermount((char *[]){ FUSERMOUNT, "-o", options, "--", (char *)o->mountpoint, NULL }, socks[0]);
+	if (err == -ENOENT)
+		fe_log(LOG_ERR, FUSERMOUNT " is not installed; install the package fuse3, or mount as root");
+	else if (err)
+		fe_log(LOG_ERR, FUSERMOUNT " could not mount on %s%s", o->mountpoint,
+		       o->allow_other ? "; allow_other needs user_allow_other in /etc/fuse.conf" : "");
+	close(socks[0]);
+	if (!err) {
+		h->fd = receive_fd(socks[1]);
+		err = h->fd < 0 ? h->fd : 0;
+	}
+	close(socks[1]);
+	if (!err && fcntl(h->fd, F_SETFL, O_RDWR | O_NONBLOCK))
+		err = -errno;
+	return err;
+}
+
+int mount_fuse(struct fe_host *h, uint32_t root_mode)
+{
+	int err = geteuid() ? mount_by_helper(h) : mount_privileged(h, root_mode);
+
+	h->mounted = !err;
+	return err;
+}
+
+int unmount_fuse(struct fe_host *h, bool lazy)
+{
+	const char *at = h->opt.mountpoint;
+
+	if (!geteuid())
+		return umount2(at, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;
+	return run_fusermount((char *[]){ FUSERMOUNT, "-u", "-q", lazy ? "-z" : "--", (char *)at, NULL }, -1) ? -EBUSY
+													     : 0;
+}

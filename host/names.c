@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Names: looked up, made, linked, renamed, removed, forgotten. */
+#include <errno.h>
+#include <string.h>
+
+#include "host/internal.h"
+
+void entry_begin(struct call *c, struct fe_entry *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->record = c->worker->scratch[0];
+	memset(e->record, 0, c->host->be->node_size);
+	e->entry_valid = c->host->opt.entry_valid;
+	e->attr_valid = c->host->opt.attr_valid;
+}
+
+int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out)
+{
+	struct fe_node node;
+	int err = node_intern(c->host, e->record, &node);
+
+	if (err)
+		return err;
+	memset(out, 0, sizeof(*out));
+	out->nodeid = node.nodeid;
+	split_ns(e->entry_valid, &out->entry_valid, &out->entry_valid_nsec);
+	split_ns(e->attr_valid, &out->attr_valid, &out->attr_valid_nsec);
+	fill_attr(&out->attr, &e->attr);
+	return sizeof(*out);
+}
+
+void undo_entry(struct call *c, size_t size)
+{
+	const struct fuse_entry_out *out = (const void *)c->out;
+
+	if (size >= sizeof(*out) && out->nodeid)
+		node_forget(c->host, out->nodeid, 1);
+}
+
+int64_t op_lookup(struct call *c)
+{
+	struct fuse_entry_out *out = (void *)c->out;
+	struct fe_host *h = c->host;
+	struct fe_entry e;
+	int err;
+	const char *name = take_name(c, &err);
+
+	if (err)
+		return err;
+	entry_begin(c, &e);
+	err = h->be->lookup(h->priv, &c->req, &c->node, name, &e);
+	if (err == -ENOENT && h->opt.negative_valid) {
+		/* nodeid 0: the kernel may remember that there is no such name */
+		memset(out, 0, sizeof(*out));
+		split_ns(h->opt.negative_valid, &out->entry_valid, &out->entry_valid_nsec);
+		return sizeof(*out);
+	}
+	return err ? err : entry_finish(c, &e, out);
+}
+
+int64_t op_forget(struct call *c)
+{
+	const struct fuse_forget_in *in = (const void *)c->arg;
+
+	node_forget(c->host, c->in->nodeid, in->nlookup);
+	return NO_REPLY;
+}
+
+int64_t op_batch_forget(struct call *c)
+{
+	const struct fuse_batch_forget_in *in = (const void *)c->arg;
+	const struct fuse_forget_one *one = (const void *)(in + 1);
+	size_t fit = (c->arg_size - sizeof(*in)) / sizeof(*one);
+
+	for (size_t i = 0; i < in->count && i < fit; i++)
+		node_forget(c->host, one[i].nodeid, one[i].nlookup);
+	return NO_REPLY;
+}
+
+int64_t op_mknod(struct call *c)
+{
+	const struct fuse_mknod_in *in = (const void *)c->arg;
+	struct fe_entry e;
+	const char *name;
+	int err;
+
+	c->arg += sizeof(*in);
+	c->arg_size -= sizeof(*in);
+	name = take_name(c, &err);
+	if (err)
+		return err;
+	if (!c->host->be->mknod)
+		return -ENOSYS;
+	c->req.umask = in->umask;
+	entry_begin(c, &e);
+	err = c->host->be->mknod(c->host->priv, &c->req, &c->node, name, in->mode, in->rdev, &e);
+	return err ? err : entry_finish(c, &e, (void *)c->out);
+}
+
+int64_t op_mkdir(struct call *c)
+{
+	const struct fuse_mkdir_in *in = (const void *)c->arg;
+	struct fe_entry e;
+	const char *name;
+	int err;
+
+	c->arg += sizeof(*in);
+	c->arg_size -= sizeof(*in);
+	name = take_name(c, &err);
+	if (err)
+		return err;
+	if (!c->host->be->mkdir)
+		return -ENOSYS;
+	c->req.umask = in->umask;
+	entry_begin(c, &e);
+	err = c->host->be->mkdir(c->host->priv, &c->req, &c->node, name, in->mode, &e);
+	return err ? err : entry_finish(c, &e, (void *)c->out);
+}
+
+int64_t op_symlink(struct call *c)
+{
+	struct fe_entry e;
+	int err;
+	const char *name = take_name(c, &err);
+	const char *target = err ? NULL : take_string(c);
+
+	if (!target)
+		return -EINVAL;
+	if (!c->host->be->symlink)
+		return -ENOSYS;
+	entry_begin(c, &e);
+	err = c->host->be->symlink(c->host->priv, &c->req, &c->node, name, target, &e);
+	return err ? err : entry_finish(c, &e, (void *)c->out);
+}
+
+int64_t op_link(struct call *c)
+{
+	const struct fuse_link_in *in = (const void *)c->arg;
+	struct fe_node node;
+	struct fe_entry e;
+	const char *name;
+	int err;
+
+	c->arg += sizeof(*in);
+	c->arg_size -= sizeof(*in);
+	name = take_name(c, &err);
+	if (err)
+		return err;
+	if (!c->host->be->link)
+		return -ENOSYS;
+	err = node_get(c->host, in->oldnodeid, &node);
+	if (err)
+		return err;
+	entry_begin(c, &e);
+	err = c->host->be->link(c->host->priv, &c->req, &node, &c->node, name, &e);
+	node_put(c->host, &node);
+	return err ? err : entry_finish(c, &e, (void *)c->out);
+}
+
+int64_t op_unlink(struct call *c)
+{
+	int err;
+	const char *name = take_name(c, &err);
+
+	if (err)
+		return err;
+	return c->host->be->unlink ? c->host->be->unlink(c->host->priv, &c->req, &c->node, name) : -ENOSYS;
+}
+
+int64_t op_rmdir(struct call *c)
+{
+	int err;
+	const char *name = take_name(c, &err);
+
+	if (err)
+		return err;
+	return c->host->be->rmdir ? c->host->be->rmdir(c->host->priv, &c->req, &c->node, name) : -ENOSYS;
+}
+
+static int64_t rename_names(struct call *c, uint64_t newdir, uint32_t flags)
+{
+	struct fe_node newparent;
+	int err, err2;
+	const char *name = take_name(c, &err);
+	const char *newname = err ? NULL : take_name(c, &err2);
+
+	if (!newname || err2)
+		return -EINVAL;
+	if (!c->host->be->rename)
+		return -ENOSYS;
+	err = node_get(c->host, newdir, &newparent);
+	if (err)
+		return err;
+	err = c->host->be->rename(c->host->priv, &c->req, &c->node, name, &newparent, newname, flags);
+	node_put(c->host, &newparent);
+	return err;
+}
+
+int64_t op_rename(struct call *c)
+{
+	const struct fuse_rename_in *in = (const void *)c->arg;
+
+	c->arg += sizeof(*in);
+	c->arg_size -= sizeof(*in);
+	return rename_names(c, in->newdir, 0);
+}
+
+int64_t op_rename2(struct call *c)
+{
+	const struct fuse_rename2_in *in = (const void *)c->arg;
+
+	c->arg += sizeof(*in);
+	c->arg_size -= sizeof(*in);
+	return rename_names(c, in->newdir, in->flags);
+}
+
+int64_t op_readlink(struct call *c)
+{
+	/* The kernel takes one page and puts the terminator itself. */
+	size_t size = c->host->page - 1;
+
+	if (!c->host->be->readlink)
+		return -ENOSYS;
+	return c->host->be->readlink(c->host->priv, &c->req, &c->node, (char *)c->out, size);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The state of a served mount as one line of JSON. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "host/internal.h"
+
+struct text {
+	char *buf;
+	size_t size;
+	size_t used;
+};
+
+__attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(t->used < t->size ? t->buf + t->used : NULL, t->used < t->size ? t->size - t->used : 0, fmt, ap);
+	va_end(ap);
+	t->used += n > 0 ? (size_t)n : 0;
+}
+
+static void put_string(struct text *t, const char *s)
+{
+	put(t, "\"");
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			put(t, "\\%c", c);
+		else if (c < 0x20)
+			put(t, "\\u%04x", c);
+		else
+			put(t, "%c", c);
+	}
+	put(t, "\"");
+}
+
+static void put_flags(struct text *t, uint64_t flags)
+{
+	static const struct {
+		uint64_t bit;
+		const char *name;
+	} names[] = {
+#define FLAG(f) { FUSE_##f, #f }
+		FLAG(ASYNC_READ), FLAG(POSIX_LOCKS), FLAG(ATOMIC_O_TRUNC), FLAG(BIG_WRITES), FLAG(DONT_MASK),
+		FLAG(FLOCK_LOCKS), FLAG(HAS_IOCTL_DIR), FLAG(AUTO_INVAL_DATA), FLAG(DO_READDIRPLUS),
+		FLAG(READDIRPLUS_AUTO), FLAG(ASYNC_DIO), FLAG(WRITEBACK_CACHE), FLAG(NO_OPEN_SUPPORT),
+		FLAG(PARALLEL_DIROPS), FLAG(POSIX_ACL), FLAG(ABORT_ERROR), FLAG(MAX_PAGES),
+		FLAG(NO_OPENDIR_SUPPORT), FLAG(HANDLE_KILLPRIV_V2), FLAG(SETXATTR_EXT), FLAG(INIT_EXT),
+		FLAG(CREATE_SUPP_GROUP), FLAG(HAS_EXPIRE_ONLY), FLAG(DIRECT_IO_ALLOW_MMAP), FLAG(PASSTHROUGH),
+#undef FLAG
+	};
+	const char *comma = "";
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!(flags & names[i].bit))
+			continue;
+		put(t, "%s\"%s\"", comma, names[i].name);
+		comma = ",";
+	}
+}
+
+static unsigned put_requests(struct text *t, struct fe_host *h)
+{
+	const char *comma = "";
+	unsigned in_flight = 0;
+
+	pthread_mutex_lock(&h->pool.lock);
+	for (unsigned i = 0; i < h->pool.count; i++)
+		in_flight += atomic_load(&h->pool.workers[i]->busy_since) != 0;
+	for (unsigned op = 0; op < OPCODES; op++) {
+		uint64_t sum = 0;
+
+		for (unsigned i = 0; i < h->pool.count; i++)
+			sum += atomic_load_explicit(&h->pool.workers[i]->counts[op], memory_order_relaxed);
+		if (!sum)
+			continue;
+		put(t, "%s\"%s\":%llu", comma, operations[op].name ? operations[op].name : "OTHER",
+		    (unsigned long long)sum);
+		comma = ",";
+	}
+	pthread_mutex_unlock(&h->pool.lock);
+	return in_flight + __atomic_load_n(&h->parked.used, __ATOMIC_RELAXED);
+}
+
+ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
+{
+	struct text t = { buf, size, 0 };
+	char backend[2048];
+	unsigned in_flight;
+
+	put(&t, "{\"source\":");
+	put_string(&t, h->opt.source);
+	put(&t, ",\"backend\":");
+	put_string(&t, h->be->name);
+	put(&t, ",\"mountpoint\":");
+	put_string(&t, h->opt.mountpoint);
+	put(&t, ",\"worker_pid\":%d,\"keeper_pid\":null,\"protocol\":\"7.%u\",\"flags\":[", (int)getpid(),
+	    h->proto_minor);
+	put_flags(&t, h->flags);
+	put(&t, "],\"requests\":{");
+	in_flight = put_requests(&t, h);
+	put(&t, "},\"in_flight\":%u,\"threads\":%u,\"nodes\":%u,\"handles\":%u", in_flight, h->pool.count,
+	    __atomic_load_n(&h->nodes.used, __ATOMIC_RELAXED), __atomic_load_n(&h->handles.used, __ATOMIC_RELAXED));
+	put(&t, ",\"passthrough\":{\"in_use\":%s,\"reason\":", h->passthrough ? "true" : "false");
+	put_string(&t, h->passthrough_reason);
+	put(&t, "}");
+	if (h->be->status && h->be->status(h->priv, backend, sizeof(backend)) > 0)
+		put(&t, ",\"backend_status\":%s", backend);
+	put(&t, "}\n");
+	return t.used < size ? (ssize_t)t.used : -ERANGE;
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The worker pool.
+ *
+ * What a request costs is decided by who is woken for it: an idle core takes tens of microseconds to
+ * wake, a reader that is still looking takes none. So as few workers as possible read /dev/fuse, one
+ * where requests are short, and it looks again for a moment before it sleeps. The others are parked.
+ * One more is activated where requests turn out to be slow, where the one reader never runs dry on a
+ * machine with cores to spare, or where the monitor finds all readers stuck.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "host/internal.h"
+
+#define SPIN_NS		25000u		/* longer than a client needs for its next request */
+#define SLOW_NS		50000u		/* requests that take this long on average are served in parallel */
+#define STUCK_NS	2000000u	/* a reader that is in one request for so long is stuck */
+#define SATURATED	256u		/* requests in a row without a wait */
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void event_signal(int fd)
+{
+	uint64_t one = 1;
+	ssize_t n = write(fd, &one, sizeof(one));
+
+	(void)n; /* the counter is full: it is signalled already */
+}
+
+static void *worker_main(void *arg);
+
+/* The kernel gives each clone a queue of its own for what it read; all take from one input. */
+static int dev_clone(struct fe_host *h)
+{
+	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	uint32_t main_fd = (uint32_t)h->fd;
+
+	if (fd >= 0 && !ioctl(fd, FUSE_DEV_IOC_CLONE, &main_fd))
+		return fe_steal_fd(&fd);
+	/* /dev/fuse may be closed to this user; the descriptor that fusermount3 opened serves all. */
+	return fcntl(h->fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static void worker_free(struct fe_host *h, struct worker *w)
+{
+	slot_fini(&w->slot, h->page);
+	fe_close(w->fd);
+	munmap(w, sizeof(*w));
+}
+
+/* With the pool locked. */
+static int worker_add(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+	struct worker *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int err;
+
+	if (w == MAP_FAILED)
+		return -errno;
+	w->host = h;
+	w->spin_hits = UINT32_MAX;
+	w->wake = 1;
+	w->fd = dev_clone(h);
+	err = w->fd < 0 ? -errno : slot_init(&w->slot, h->page);
+	if (!err) {
+		atomic_fetch_add(&p->active, 1);
+		err = -pthread_create(&w->thread, NULL, worker_main, w);
+		if (err)
+			atomic_fetch_sub(&p->active, 1);
+	}
+	if (err) {
+		worker_free(h, w);
+		return err;
+	}
+	p->workers[p->count++] = w;
+	return 0;
+}
+
+static void activate_one(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&p->lock);
+	struct worker *w = p->parked;
+
+	if (atomic_load(&h->ended))
+		return;
+	if (!w) {
+		if (p->count < p->max)
+			worker_add(h); /* short of memory or descriptors, the others do */
+		return;
+	}
+	p->parked = w->next_parked;
+	atomic_fetch_add(&p->active, 1);
+	atomic_fetch_add(&p->idle, 1); /* it counts from now on, or each request until it runs wakes one more */
+	atomic_store(&w->wake, 1);
+	futex_wake(&w->wake);
+}
+
+/* Parks the caller unless it is the last that waits for requests. */
+static bool park_self(struct worker *w)
+{
+	struct pool *p = &w->host->pool;
+
+	pthread_mutex_lock(&p->lock);
+	if (atomic_load(&p->idle) < 2 || atomic_load(&w->host->ended)) {
+		pthread_mutex_unlock(&p->lock);
+		return false;
+	}
+	atomic_fetch_sub(&p->idle, 1);
+	atomic_fetch_sub(&p->active, 1);
+	atomic_store(&w->wake, 0);
+	w->next_parked = p->parked;
+	p->parked = w;
+	pthread_mutex_unlock(&p->lock);
+	while (!atomic_load(&w->wake))
+		futex_wait(&w->wake, 0);
+	return true;
+}
+
+static void connection_ended(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&p->lock);
+
+	atomic_store(&h->ended, true);
+	for (struct worker *w = p->parked; w; w = w->next_parked) {
+		atomic_fetch_add(&p->active, 1);
+		atomic_fetch_add(&p->idle, 1);
+		atomic_store(&w->wake, 1);
+		futex_wake(&w->wake);
+	}
+	p->parked = NULL;
+	event_signal(h->quit_fd);
+}
+
+/* Bytes read, 0 where there is none now, -1 where there will be none any more. */
+static ssize_t try_read(struct worker *w)
+{
+	while (!atomic_load(&w->host->ended)) {
+		ssize_t n = read(w->fd, w->slot.in, w->slot.in_size);
+
+		if (n > 0)
+			return n;
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		/* ENOENT: the request was interrupted before it was read */
+		if (n < 0 && (errno == EINTR || errno == ENOENT))
+			continue;
+		/* ENODEV: unmounted; ECONNABORTED: aborted by fusectl */
+		if (n < 0 && errno != ENODEV && errno != ECONNABORTED)
+			fe_log(LOG_ERR, "reading /dev/fuse: %s; the mount ends", strerror(errno));
+		break;
+	}
+	return -1;
+}
+
+static void wait_readable(struct worker *w)
+{
+	struct pollfd fds[] = {
+		{ .fd = w->fd, .events = POLLIN },
+		{ .fd = w->host->quit_fd, .events = POLLIN },
+	};
+
+	poll(fds, 2, -1);
+}
+
+static ssize_t spin_read(struct worker *w)
+{
+	/* Two of the last 32 spins paid; else one in 16 tries whether they do again. */
+	bool worth = __builtin_popcount(w->spin_hits) >= 2 || !(w->spin_skips++ % 16);
+	uint64_t until;
+	ssize_t n = 0;
+
+	if (!worth || w->host->pool.cpus < 2)
+		return 0;
+	until = now_ns() + SPIN_NS;
+	do {
+		for (int i = 0; !n && i < 4; i++)
+			n = try_read(w);
+	} while (!n && now_ns() < until);
+	w->spin_hits = w->spin_hits << 1 | (n > 0);
+	return n;
+}
+
+/* The next request's size, or -1 at the end of the connection. */
+static ssize_t next_request(struct worker *w)
+{
+	struct pool *p = &w->host->pool;
+	ssize_t n;
+
+	atomic_store(&w->busy_since, 0);
+	atomic_fetch_add(&p->idle, 1);
+	n = try_read(w);
+	w->saturated = n > 0 ? w->saturated + 1 : 0;
+	while (!n) {
+		n = spin_read(w);
+		if (n || (park_self(w) && (n = try_read(w))))
+			break;
+		wait_readable(w);
+		n = try_read(w);
+	}
+	atomic_fetch_sub(&p->idle, 1);
+	return n;
+}
+
+static void account(struct worker *w, uint64_t ns)
+{
+	struct pool *p = &w->host->pool;
+	unsigned mean = atomic_load(&p->op_ns);
+
+	ns = ns < 64 * SLOW_NS ? ns : 64 * SLOW_NS;
+	mean += (unsigned)(ns / 16) - mean / 16;
+	atomic_store(&p->op_ns, mean);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct fe_host *h = w->host;
+	struct pool *p = &h->pool;
+	ssize_t n;
+
+	if (h->be->thread_start)
+		h->be->thread_start(h->priv);
+	while ((n = next_request(w)) > 0) {
+		uint64_t start = now_ns();
+		bool crowd = w->saturated > SATURATED && atomic_load(&p->active) < p->cpus / 2;
+
+		atomic_store(&w->busy_since, start);
+		if (!atomic_load(&p->idle) && (crowd || atomic_load(&p->op_ns) > SLOW_NS))
+			activate_one(h);
+		if (atomic_load(&p->monitor_asleep) && atomic_exchange(&p->monitor_asleep, false))
+			event_signal(h->wake_fd);
+		dispatch(w, (size_t)n);
+		account(w, now_ns() - start);
+	}
+	connection_ended(h);
+	return NULL;
+}
+
+bool pool_watch(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+	uint64_t now = now_ns(), youngest = UINT64_MAX;
+	bool any = false;
+
+	pthread_mutex_lock(&p->lock);
+	for (unsigned i = 0; i < p->count; i++) {
+		uint64_t since = atomic_load(&p->workers[i]->busy_since);
+		uint64_t age = since && since < now ? now - since : 0;
+
+		any |= since != 0;
+		if (since && age < youngest)
+			youngest = age;
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (any && !atomic_load(&p->idle) && youngest > STUCK_NS)
+		activate_one(h);
+	return any;
+}
+
+int pool_start(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int err;
+
+	p->cpus = cpus > 0 ? (unsigned)cpus : 1;
+	p->max = h->opt.max_threads ? h->opt.max_threads : 16;
+	p->workers = calloc(p->max, sizeof(struct worker *));
+	if (!p->workers)
+		return -ENOMEM;
+	pthread_mutex_lock(&p->lock);
+	err = worker_add(h);
+	pthread_mutex_unlock(&p->lock);
+	return err;
+}
+
+void pool_join(struct fe_host *h)
+{
+	struct pool *p = &h->pool;
+
+	for (unsigned i = 0; i < p->count; i++) {
+		pthread_join(p->workers[i]->thread, NULL);
+		worker_free(h, p->workers[i]);
+	}
+	free(p->workers);
+	p->workers = NULL;
+	p->count = 0;
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* fuse-extent BACKEND:ARGUMENT MOUNTPOINT [-o OPTIONS] [-f]: mounts and serves. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "programs/options.h"
+
+/* As mount(8): who reads its exit status reads this one. */
+enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
+
+static struct fe_host *served;
+
+static void print_help(void)
+{
+	printf("usage: fuse-extent BACKEND:ARGUMENT MOUNTPOINT [-o OPTIONS] [-f] [-d]\n\n"
+	       "Serves a file system on MOUNTPOINT until it is unmounted: umount MOUNTPOINT.\n"
+	       "BACKEND is one of those below, or the path of a shared object: ./my-backend.so:ARGUMENT\n\n"
+	       "  -o OPTIONS               by commas; what is not listed is for the backend or for mount(8)\n"
+	       "  -f                       stay in the foreground, log to stderr\n"
+	       "  -d                       -f with a line for each request\n"
+	       "  -h, --help               this text\n"
+	       "  -V, --version            the version\n\noptions:\n");
+	options_print(stdout);
+	printf("\nbackends:\n");
+	for (const struct fe_backend *const *be = fe_builtin_backends; *be; be++)
+		printf("%s\n%s", (*be)->description, (*be)->options_help ? (*be)->options_help : "");
+}
+
+static int exit_status(int err)
+{
+	switch (err) {
+	case 0:
+		return EXIT_OK;
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE:
+	case -EAGAIN:
+		return EXIT_SYSTEM;
+	default:
+		return EXIT_MOUNT;
+	}
+}
+
+/* A descriptor of ours below 3 would receive what somebody prints. */
+static int fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+/* A server holds a descriptor for each open file of all its users. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void on_signal(int number)
+{
+	(void)number;
+	fe_host_stop(served);
+}
+
+static void catch_signals(void)
+{
+	static const int stopping[] = { SIGTERM, SIGINT, SIGHUP };
+	struct sigaction stop = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct sigaction before;
+
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < sizeof(stopping) / sizeof(stopping[0]); i++) {
+		/* nohup and a shell's background jobs have it ignored: so it stays */
+		if (!sigaction(stopping[i], NULL, &before) && before.sa_handler == SIG_IGN)
+			continue;
+		sigaction(stopping[i], &stop, NULL);
+	}
+}
+
+/* Lets go of the terminal and of the working directory; from here on the log is syslog. */
+static int detach(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0 || setsid() < 0 || chdir("/")) {
+		int err = -errno;
+
+		fe_log(LOG_ERR, "going into the background: %s", strerror(-err));
+		fe_close(null);
+		return err;
+	}
+	fe_log_to_syslog();
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+	close(null);
+	return 0;
+}
+
+/* ready: a pipe that hears one byte when the mount is usable; -1 in the foreground. */
+static int serve(const struct options *o, const struct fe_backend *backend, int ready)
+{
+	struct fe_host_options host = o->host;
+	int err;
+
+	host.backend = backend;
+	err = fe_host_new(&host, &served);
+	if (err)
+		return exit_status(err);
+	catch_signals();
+	err = fe_host_mount(served);
+	if (!err && ready >= 0) {
+		err = detach();
+		/* Whoever waited is gone: nobody would know of this mount. */
+		if (err || write(ready, "", 1) != 1)
+			fe_host_stop(served);
+		close(ready);
+	}
+	if (!err)
+		err = fe_host_serve(served) ? -EAGAIN : 0;
+	fe_host_free(served);
+	return exit_status(err);
+}
+
+static int wait_for_child(pid_t child, int ready)
+{
+	char byte;
+	ssize_t n;
+	int status;
+
+	do
+		n = read(ready, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		return EXIT_OK;
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return EXIT_SYSTEM;
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		return WEXITSTATUS(status);
+	if (WIFSIGNALED(status))
+		fe_log(LOG_ERR, "the server ended by signal %d before the mount was usable", WTERMSIG(status));
+	else
+		fe_log(LOG_ERR, "the server ended before the mount was usable");
+	return EXIT_MOUNT;
+}
+
+static int serve_in_background(const struct options *o, const struct fe_backend *backend)
+{
+	int pipes[2];
+	pid_t child;
+
+	if (pipe2(pipes, O_CLOEXEC)) {
+		fe_log(LOG_ERR, "pipe: %s", strerror(errno));
+		return EXIT_SYSTEM;
+	}
+	child = fork();
+	if (child < 0) {
+		fe_log(LOG_ERR, "fork: %s", strerror(errno));
+		return EXIT_SYSTEM;
+	}
+	if (!child) {
+		close(pipes[0]);
+		return serve(o, backend, pipes[1]);
+	}
+	close(pipes[1]);
+	return wait_for_child(child, pipes[0]);
+}
+
+static int run(struct options *o)
+{
+	const struct fe_backend *backend;
+
+	fe_log_init("fuse-extent", o->host.debug ? LOG_DEBUG : LOG_INFO);
+	if (o->host.writeback && !o->host.nopassthrough) {
+		fe_log(LOG_INFO, "writeback: the kernel caches writes, so files are not passed through to it");
+		o->host.nopassthrough = 1;
+	}
+	if (fe_backend_load(o->backend, &backend))
+		return EXIT_USAGE;
+	raise_file_limit();
+	return o->foreground ? serve(o, backend, -1) : serve_in_background(o, backend);
+}
+
+int main(int argc, char **argv)
+{
+	char error[OPTIONS_ERROR_SIZE];
+	struct options o = { 0 };
+	int status;
+
+	if (fill_standard_descriptors())
+		return EXIT_SYSTEM;
+	if (options_parse(&o, argc, argv, !geteuid(), error)) {
+		fprintf(stderr, "fuse-extent: %s\n", error);
+		status = EXIT_USAGE;
+	} else if (o.help) {
+		print_help();
+		status = fflush(stdout) ? EXIT_SYSTEM : EXIT_OK;
+	} else if (o.version) {
+		printf("fuse-extent " PACKAGE_VERSION "\n");
+		status = fflush(stdout) ? EXIT_SYSTEM : EXIT_OK;
+	} else {
+		status = run(&o);
+	}
+	options_free(&o);
+	return status;
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Compares what the twins of an actor saw, and knows which differences are allowed and why. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fsdiff.h"
+
+struct seen_diff {
+	const struct step *s;
+	const struct result *a, *b;
+	const char *key, *va, *vb;	/* key "result": return value or errno */
+};
+
+static bool is_op(const struct seen_diff *d, const char *name)
+{
+	return !strcmp(step_op(d->s)->name, name);
+}
+
+static bool key_ends(const struct seen_diff *d, const char *end)
+{
+	size_t n = strlen(d->key), m = strlen(end);
+
+	return n >= m && !strcmp(d->key + n - m, end);
+}
+
+static bool hinted(const struct seen_diff *d, uint32_t hint)
+{
+	return (d->a->hints | d->b->hints) & hint;
+}
+
+static bool about_blocks(const struct seen_diff *d)
+{
+	long long a, b;
+
+	if (!key_ends(d, ".blocks"))
+		return false;
+	a = atoll(d->va);
+	b = atoll(d->vb);
+	return llabs(a - b) <= 2048 + (a < b ? a : b) / 4;
+}
+
+static bool about_seek_data(const struct seen_diff *d)
+{
+	return is_op(d, "lseek") && (d->s->num[1] == SEEK_DATA || d->s->num[1] == SEEK_HOLE) &&
+	       hinted(d, HINT_UNWRITTEN);
+}
+
+static bool about_map_times(const struct seen_diff *d)
+{
+	return hinted(d, HINT_MAPPED) && (key_ends(d, "mtime") || !strncmp(d->key, "times.", 6));
+}
+
+static bool about_inode_flags(const struct seen_diff *d)
+{
+	return is_op(d, "getflags");
+}
+
+static bool about_tmpfile(const struct seen_diff *d)
+{
+	return (is_op(d, "open") || is_op(d, "openany")) &&
+	       (d->s->num[0] & O_TMPFILE) == O_TMPFILE;
+}
+
+static bool about_btime(const struct seen_diff *d)
+{
+	return is_op(d, "statx") && !strcmp(d->key, "btime");
+}
+
+static bool about_lock_holder(const struct seen_diff *d)
+{
+	return !strcmp(d->key, "holder");
+}
+
+static bool about_acl(const struct seen_diff *d)
+{
+	return is_op(d, "setacl") || is_op(d, "getacl") ||
+	       !strncmp(d->s->name, "system.posix_acl", 16);
+}
+
+static bool about_statfs(const struct seen_diff *d)
+{
+	return (is_op(d, "statfs") || is_op(d, "fstatfs")) && strcmp(d->key, "result");
+}
+
+/* The mode of the file whose field the key names, 0 where the result does not tell. */
+static unsigned long mode_beside(const struct seen_diff *d)
+{
+	const char *dot = strrchr(d->key, '.'), *at;
+	char key[128];
+
+	snprintf(key, sizeof(key), "%.*smode=", dot ? (int)(dot + 1 - d->key) : 0, d->key);
+	at = strstr(d->a->text, key);
+	return at ? strtoul(at + strlen(key), NULL, 8) : 0;
+}
+
+static bool about_fifo_times(const struct seen_diff *d)
+{
+	return (key_ends(d, "atime") || key_ends(d, "mtime") || key_ends(d, "ctime")) &&
+	       S_ISFIFO(mode_beside(d));
+}
+
+static bool about_setid(const struct seen_diff *d)
+{
+	unsigned long a = strtoul(d->va, NULL, 8), b = strtoul(d->vb, NULL, 8);
+
+	return key_ends(d, "mode") && (b & a) == b && !((a ^ b) & ~(S_ISUID | S_ISGID));
+}
+
+static bool about_unsynced_btime(const struct seen_diff *d)
+{
+	return about_btime(d) && d->s->num[0] & AT_STATX_DONT_SYNC;
+}
+
+static struct tolerance {
+	const char *name;
+	bool on;
+	bool (*match)(const struct seen_diff *d);
+	const char *reason;
+} tolerances[] = {
+	{ "blocks", true, about_blocks,
+	  "st_blocks depends on preallocation and writeback; only more than 1 MiB and a quarter "
+	  "counts" },
+	{ "seek-unwritten", true, about_seek_data,
+	  "after fallocate or a copy between files, data and holes depend on the page cache" },
+	{ "map-times", true, about_map_times,
+	  "a store to a shared map moves the times at the fault or at writeback" },
+	{ "inode-flags", true, about_inode_flags,
+	  "FS_IOC_GETFLAGS needs an ioctl that a FUSE server may leave out" },
+	{ "fifo-times", true, about_fifo_times,
+	  "FUSE hands a fifo to the kernel's own pipes, which set no times" },
+	{ "unsynced-btime", true, about_unsynced_btime,
+	  "FUSE caches no birth time: AT_STATX_DONT_SYNC has none to give" },
+	{ "setid", false, about_setid,
+	  "passed through before the bits came: any write takes set-id bits away" },
+	{ "tmpfile", false, about_tmpfile, "O_TMPFILE: the server does not offer it" },
+	{ "btime", false, about_btime, "statx: no birth time without FUSE_STATX" },
+	{ "lock-holder", false, about_lock_holder, "F_GETLK: the server does not know the pid" },
+	{ "acl-calls", false, about_acl,
+	  "ACLs: mounted without them; what they do to modes still counts" },
+	{ "statfs", false, about_statfs, "statfs: figures made up by the server" },
+};
+
+bool tolerate(const char *name)
+{
+	for (size_t i = 0; i < sizeof(tolerances) / sizeof(tolerances[0]); i++)
+		if (!strcmp(tolerances[i].name, name))
+			return tolerances[i].on = true;
+	return false;
+}
+
+void list_tolerances(FILE *f)
+{
+	for (size_t i = 0; i < sizeof(tolerances) / sizeof(tolerances[0]); i++)
+		fprintf(f, "  %-15s %-7s %s\n", tolerances[i].name,
+			tolerances[i].on ? "always" : "", tolerances[i].reason);
+}
+
+static const char *tolerated_by(const struct seen_diff *d)
+{
+	for (size_t i = 0; i < sizeof(tolerances) / sizeof(tolerances[0]); i++)
+		if (tolerances[i].on && tolerances[i].match(d))
+			return tolerances[i].name;
+	return NULL;
+}
+
+/* Fills d; true where the difference counts. */
+static bool judge(const struct seen_diff *seen, struct diff *d)
+{
+	const char *by = tolerated_by(seen);
+
+	if (by) {
+		d->tolerated = by;
+		return false;
+	}
+	snprintf(d->key, sizeof(d->key), "%s", seen->key);
+	snprintf(d->a, sizeof(d->a), "%s", seen->va);
+	snprintf(d->b, sizeof(d->b), "%s", seen->vb);
+	return true;
+}
+
+static void result_text(const struct result *r, char *buf, size_t size)
+{
+	if (r->ret < 0)
+		snprintf(buf, size, "%lld %s", (long long)r->ret, err_name(r->err));
+	else
+		snprintf(buf, size, "%lld", (long long)r->ret);
+}
+
+static const char *take_line(const char *p, char *buf, size_t size)
+{
+	size_t n = strcspn(p, "\n"), keep = n < size - 1 ? n : size - 1;
+
+	memcpy(buf, p, keep);
+	buf[keep] = 0;
+	return p[n] ? p + n + 1 : p + n;
+}
+
+/* Cuts "key=value" and returns the value. */
+static char *cut(char *line)
+{
+	char *eq = strchr(line, '=');
+
+	if (!eq)
+		return line + strlen(line);
+	*eq = 0;
+	return eq + 1;
+}
+
+static bool lines_differ(const struct step *s, const struct result *a, const struct result *b,
+			 struct diff *d)
+{
+	static char la[16384], lb[16384];
+	const char *pa = a->text, *pb = b->text;
+
+	while (*pa || *pb) {
+		const char *qa = take_line(pa, la, sizeof(la)), *qb = take_line(pb, lb, sizeof(lb));
+		struct seen_diff seen = { s, a, b, la, "", "" };
+		char *va = cut(la), *vb = cut(lb);
+
+		if (!*pa || !*pb || strcmp(la, lb)) {
+			/* From here on one side says more than the other. */
+			snprintf(d->a, sizeof(d->a), "%.100s=%.290s", la, va);
+			snprintf(d->b, sizeof(d->b), "%.100s=%.290s", lb, vb);
+			snprintf(d->key, sizeof(d->key), "what is reported");
+			return true;
+		}
+		seen.va = va;
+		seen.vb = vb;
+		if (strcmp(va, vb) && judge(&seen, d))
+			return true;
+		pa = qa;
+		pb = qb;
+	}
+	return false;
+}
+
+bool results_differ(const struct step *s, const struct result *a, const struct result *b,
+		    struct diff *d)
+{
+	char ta[64], tb[64];
+	struct seen_diff seen = { s, a, b, "result", ta, tb };
+
+	memset(d, 0, sizeof(*d));
+	if (a->ret != b->ret || a->err != b->err) {
+		result_text(a, ta, sizeof(ta));
+		result_text(b, tb, sizeof(tb));
+		return judge(&seen, d);
+	}
+	if (a->len == b->len && !memcmp(a->text, b->text, a->len))
+		return false;
+	return lines_differ(s, a, b, d);
+}

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# What the *.test scripts share: a scratch directory, mounts that do not outlive the script, and the
+# result lines `ok NAME`, `FAIL NAME: text`, `SKIP NAME: reason` that scripts/check counts.
+#
+#   FE_BUILD   build directory (default: build/ of this tree)
+#   FE_TOOLS   where the C programs of tests/mount are (default: $FE_BUILD/tests/mount)
+#   TMPDIR     where scratch directories are made
+
+set -euE
+export LC_ALL=C
+umask 022
+
+tests_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+test_name=$(basename "$0" .test)
+FE_BUILD=$(cd "${FE_BUILD:-$tests_dir/../../build}" && pwd)
+FE_TOOLS=$(cd "${FE_TOOLS:-$FE_BUILD/tests/mount}" && pwd)
+FE=$FE_BUILD/programs/fuse-extent
+FECTL=$FE_BUILD/programs/fuse-extentctl
+declare -A server_pid=() server_log=()
+helper_pids=()
+passed=0
+failed=0
+skipped=0
+finished=
+scratch=
+
+# ---- results ----
+
+ok() {
+	passed=$((passed + 1))
+	printf 'ok %s/%s\n' "$test_name" "$1"
+}
+
+# fail NAME TEXT: the text may have several lines, the first one belongs to the result.
+fail() {
+	failed=$((failed + 1))
+	printf 'FAIL %s/%s: %s\n' "$test_name" "$1" "$2" | sed '2,$s/^/    /'
+}
+
+skip() {
+	skipped=$((skipped + 1))
+	printf 'SKIP %s/%s: %s\n' "$test_name" "$1" "$2"
+}
+
+# same NAME EXPECTED GOT
+same() {
+	if [ "$2" = "$3" ]; then
+		ok "$1"
+	else
+		fail "$1" "expected '$2', got '$3'"
+	fi
+}
+
+# like NAME REGEX TEXT: extended regular expression on any line of TEXT.
+like() {
+	if grep -Eq -- "$2" <<<"$3"; then
+		ok "$1"
+	else
+		fail "$1" "expected something like '$2', got '$3'"
+	fi
+}
+
+# check NAME COMMAND...: the command must succeed.
+check() {
+	local name=$1 out="$scratch/check.out" rc=0
+	shift
+	# A function must fail in the usual way: `if` would switch set -e off inside of it.
+	set +e
+	(set -e; "$@") >"$out" 2>&1
+	rc=$?
+	set -e
+	if [ $rc = 0 ]; then
+		ok "$name"
+	else
+		fail "$name" "$* ended with status $rc
+$(tail -n 25 "$out")"
+	fi
+}
+
+# refused NAME TEXT COMMAND...: the command must fail and say TEXT.
+refused() {
+	local name=$1 text=$2 out rc=0
+	shift 2
+	out=$("$@" 2>&1) || rc=$?
+	if [ $rc = 0 ]; then
+		fail "$name" "$* succeeded, expected: $text"
+	elif ! grep -qF -- "$text" <<<"$out"; then
+		fail "$name" "$* said '$out', expected: $text"
+	else
+		ok "$name"
+	fi
+}
+
+# All of the script can not be done here.
+skip_all() {
+	skip all "$1"
+	finished=1
+	exit 77
+}
+
+finish() {
+	finished=1
+	[ "$failed" = 0 ] || exit 1
+	[ "$((passed + skipped))" != 0 ] || { fail all "nothing was tested"; exit 1; }
+	[ "$passed" != 0 ] || exit 77
+	exit 0
+}
+
+# ---- scratch and what is left behind ----
+
+mounts_below() { # newest first
+	awk -v top="$1" '{ if ($5 == top || index($5, top "/") == 1) print $5 }' /proc/self/mountinfo | tac
+}
+
+unescape() {
+	printf '%b' "${1//\\0/\\00}"
+}
+
+drop_mounts() {
+	local m path
+	mounts_below "$1" | while read -r m; do
+		path=$(unescape "${m//\\/\\0}")
+		umount "$path" 2>/dev/null || umount -l "$path" 2>/dev/null || true
+	done
+}
+
+end_process() {
+	local pid=$1
+	kill -0 "$pid" 2>/dev/null || return 0
+	kill "$pid" 2>/dev/null || true
+	wait_until 10 gone "$pid" || kill -9 "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || true
+}
+
+at_exit() {
+	local rc=$? pid
+	trap - EXIT
+	trap '' INT TERM HUP
+	set +e
+	cd /
+	if [ -z "$finished" ]; then
+		fail stopped "the script ended early with status $rc${stopped_at:+ ($stopped_at)}"
+		for pid in "${!server_log[@]}"; do
+			tail -n 5 "${server_log[$pid]}" | sed "s|^|    server of $pid: |"
+		done
+		rc=1
+	fi
+	for pid in ${helper_pids[@]+"${helper_pids[@]}"}; do
+		end_process "$pid"
+	done
+	if [ -n "$scratch" ]; then
+		drop_mounts "$scratch"
+		for pid in ${server_pid[@]+"${server_pid[@]}"}; do
+			end_process "$pid"
+		done
+		drop_mounts "$scratch"
+		if [ "$(type -t at_exit_extra)" = function ]; then
+			at_exit_extra
+		fi
+		if [ -n "$(mounts_below "$scratch")" ]; then
+			printf 'left mounted, so %s stays\n' "$scratch" >&2
+		else
+			rm -rf --one-file-system "$scratch"
+		fi
+	fi
+	exit "$rc"
+}
+
+stopped_at=
+trap at_exit EXIT
+trap 'stopped_at="line $LINENO: $BASH_COMMAND"' ERR
+trap 'stopped_at="interrupted"; exit 130' INT TERM HUP
+
+# A directory that everybody may enter.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/fuse-extent-$test_name.XXXXXX")
+scratch=$(cd "$scratch" && pwd -P)
+chmod 755 "$scratch"
+
+# tmpfs_at DIR [OPTIONS]: a tmpfs of our own.
+tmpfs_at() {
+	mkdir -p "$1"
+	mount -t tmpfs -o "mode=755${2:+,$2}" fuse-extent-test "$1"
+}
+
+# helper PID: end this process with the script.
+helper() {
+	helper_pids+=("$1")
+}
+
+# ---- waiting ----
+
+gone() {
+	! kill -0 "$1" 2>/dev/null || [ "$(awk '{ print $3 }' "/proc/$1/stat" 2>/dev/null)" = Z ]
+}
+
+# wait_until SECONDS COMMAND...: looks until the command succeeds. The limit is for what hangs.
+wait_until() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.02
+	done
+}
+
+# ---- mounts ----
+
+mounted() {
+	awk -v m="$1" '$5 == m && $0 ~ / - fuse\.fuse-extent / { found = 1 } END { exit !found }' \
+		/proc/self/mountinfo
+}
+
+not_mounted() {
+	! mounted "$1"
+}
+
+mount_or_gone() {
+	mounted "$1" || gone "$2"
+}
+
+# start_fe MOUNTPOINT ARGUMENT...: a server in the foreground, so that its end can be seen.
+start_fe() {
+	local mnt=$1 log pid
+	shift
+	mkdir -p "$mnt"
+	log=$scratch/server.$(basename "$mnt").log
+	# A shell starts what is in the background with SIGINT ignored, and that is inherited.
+	env --default-signal=INT,QUIT "$FE" "$@" -f >"$log" 2>&1 &
+	pid=$!
+	server_pid[$mnt]=$pid
+	server_log[$mnt]=$log
+	if ! wait_until 60 mount_or_gone "$mnt" "$pid" || ! mounted "$mnt"; then
+		printf 'mounting %s failed:\n' "$mnt" >&2
+		tail -n 20 "$log" >&2
+		return 1
+	fi
+}
+
+# mount_fe SOURCE MOUNTPOINT [OPTIONS]
+mount_fe() {
+	start_fe "$2" "passthrough:$1" "$2" -o "allow_other${3:+,$3}"
+}
+
+# server_well MOUNTPOINT: the server must end by itself with status 0.
+server_well() {
+	local mnt=$1 pid=${server_pid[$1]} rc=0
+	if ! wait_until 60 gone "$pid"; then
+		fail "server of $(basename "$mnt")" "process $pid goes on after the unmount"
+		return 0
+	fi
+	wait "$pid" || rc=$?
+	unset "server_pid[$mnt]"
+	if [ $rc != 0 ]; then
+		fail "server of $(basename "$mnt")" "it ended with status $rc
+$(tail -n 20 "${server_log[$mnt]}")"
+	fi
+}
+
+umount_fe() {
+	local mnt=$1
+	# Whoever was told of a result may still hold the last file for a moment.
+	wait_until 10 umount "$mnt" 2>/dev/null || umount "$mnt"
+	server_well "$mnt"
+}
+
+# The status as JSON; the socket appears a moment after the mount.
+status_json() {
+	wait_until 10 "$FECTL" status "$1" --json 2>/dev/null || "$FECTL" status "$1" --json
+}
+
+# json_of MOUNTPOINT EXPRESSION: a Python expression over the status `s`.
+json_of() {
+	status_json "$1" | python3 -c 'import json, sys; s = json.load(sys.stdin); print(eval(sys.argv[1]))' "$2"
+}
+
+# ---- users ----
+
+# run_as UID GID COMMAND...
+run_as() {
+	local uid=$1 gid=$2
+	shift 2
+	setpriv --reuid "$uid" --regid "$gid" --clear-groups -- "$@"
+}
+
+# ---- what a script needs ----
+
+need_root() {
+	[ "$(id -u)" = 0 ] || skip_all "needs root"
+	[ -c /dev/fuse ] || skip_all "needs /dev/fuse"
+}
+
+need() {
+	local p
+	for p in "$@"; do
+		command -v "$p" >/dev/null || skip_all "needs $p (scripts/install-deps installs it)"
+	done
+}
+
+# tool NAME: sets $tool; a program that was not built is an error of the build, not a skip.
+tool() {
+	tool=$FE_TOOLS/$1
+	[ -x "$tool" ] || { fail "$1" "$tool is not there: make tests"; finish; }
+}
