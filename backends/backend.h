@@ -55,7 +55,7 @@ struct fe_inner;
  * uid, gid: the caller's file system ids. pid: its process, 0 where the kernel itself asks (writeback,
  * readahead). umask: of create, mkdir, mknod, tmpfile; to be applied by the backend, unless the parent
  * directory has a default ACL. supp_group: the caller's supplementary group that is also the parent
- * directory's, FE_NO_GROUP where there is none (or the kernel is older than 6.2).
+ * directory's, FE_NO_GROUP where there is none (or the kernel is older than 6.3).
  * token: names the request in fe_services.complete.
  */
 struct fe_request {
@@ -295,6 +295,7 @@ struct fe_backend {
 	uint32_t handle_size;		/* bytes of a handle record, at most 256 */
 	uint32_t reserved;
 
+	/* Where it fails, close() is called only if *priv was set. */
 	int (*open)(const struct fe_open_args *args, struct fe_root *root, void **priv);
 	void (*close)(void *b);
 
@@ -373,7 +374,7 @@ struct fe_backend {
 	/*
 	 * The descriptor that the kernel may read and write in place of the handle, owned by the
 	 * record, or -errno to serve the node by read() and write(). Needs FE_FEAT_PASSTHROUGH. Asked
-	 * at a node's first open. io_begin and io_end bracket the registration: the kernel keeps the
+	 * at a node's first open. backing_begin and backing_end bracket the registration: the kernel keeps the
 	 * credentials that the thread has then and uses them for all I/O, so drop what would let a
 	 * write keep set-id bits (CAP_FSETID) or take reserved blocks (CAP_SYS_RESOURCE, uid 0).
 	 */

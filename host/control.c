@@ -107,14 +107,15 @@ void control_serve(struct fe_host *h)
 	/* A silent client must not hold the monitor up. */
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (!may_ask(fd)) {
-		n = send(fd, "{\"error\":\"permission denied\"}\n", 30, MSG_NOSIGNAL);
-		return;
-	}
+	/* First: closing a socket with something unread would take the answer away. */
 	n = recv(fd, command, sizeof(command) - 1, 0);
 	if (n <= 0)
 		return;
 	command[n] = 0;
+	if (!may_ask(fd)) {
+		n = send(fd, "{\"error\":\"permission denied\"}\n", 30, MSG_NOSIGNAL);
+		return;
+	}
 	if (strcmp(command, FE_CONTROL_STATUS)) {
 		n = send(fd, "{\"error\":\"unknown command\"}\n", 28, MSG_NOSIGNAL);
 		return;

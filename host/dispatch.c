@@ -163,8 +163,8 @@ static void trace(const struct call *c, const struct operation *op, int64_t resu
 		fe_log(LOG_DEBUG, "%llu %s nodeid %llx pid %u: no reply now", (unsigned long long)c->in->unique,
 		       name, (unsigned long long)c->in->nodeid, c->in->pid);
 	else
-		fe_log(LOG_DEBUG, "%llu %s nodeid %llx pid %u: %lld %s", (unsigned long long)c->in->unique, name,
-		       (unsigned long long)c->in->nodeid, c->in->pid, (long long)result,
+		fe_log(LOG_DEBUG, "%llu %s nodeid %llx pid %u: %lld%s%s", (unsigned long long)c->in->unique, name,
+		       (unsigned long long)c->in->nodeid, c->in->pid, (long long)result, result < 0 ? " " : "",
 		       result < 0 ? strerror((int)-result) : "");
 }
 

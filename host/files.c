@@ -87,6 +87,7 @@ static int64_t created(struct call *c, struct fe_entry *e, struct fe_open *o, ui
 	}
 	err = node_get(c->host, entry->nodeid, &node);
 	if (err) {
+		open_drop(c, &(struct fe_node){ .record = e->record }, o, false, flags);
 		undo_entry(c, sizeof(*entry));
 		return err;
 	}

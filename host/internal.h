@@ -173,6 +173,8 @@ void slot_fini(struct slot *s, size_t page);
 /* worker.c */
 int pool_start(struct fe_host *h);
 void pool_join(struct fe_host *h);
+/* After the backend is closed: what still waits is answered by the descriptors of the workers. */
+void pool_free(struct fe_host *h);
 /* Adds a reader where all are stuck; returns whether the monitor has to look again soon. */
 bool pool_watch(struct fe_host *h);
 uint64_t now_ns(void);

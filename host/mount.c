@@ -20,33 +20,45 @@
 
 extern char **environ;
 
+/* The options that mount(2) and fusermount3 take alike. */
+static int common_options(const struct fe_host_options *o, char *out, size_t size)
+{
+	char max_read[32] = "";
+	int n;
+
+	if (o->max_read)
+		snprintf(max_read, sizeof(max_read), ",max_read=%u", o->max_read);
+	n = snprintf(out, size, "%s%s%s%s%s", o->allow_other ? ",allow_other" : "",
+		     o->default_permissions ? ",default_permissions" : "", max_read,
+		     o->kernel_options && *o->kernel_options ? "," : "",
+		     o->kernel_options ? o->kernel_options : "");
+	if (n >= 0 && (size_t)n < size)
+		return 0;
+	fe_log(LOG_ERR, "the mount options are too long; leave some out");
+	return -E2BIG;
+}
+
 static int mount_privileged(struct fe_host *h, uint32_t root_mode)
 {
 	const struct fe_host_options *o = &h->opt;
-	char data[512];
-	int n;
+	char options[512], data[640];
+	int err = common_options(o, options, sizeof(options));
 
+	if (err)
+		return err;
 	h->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (h->fd < 0) {
-		int err = -errno;
-
+		err = -errno;
 		fe_log(LOG_ERR, "/dev/fuse: %s; is the fuse module loaded (modprobe fuse)?", strerror(-err));
 		return err;
 	}
-	n = snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s%s%s", h->fd,
-		     root_mode & S_IFMT, getuid(), getgid(), o->allow_other ? ",allow_other" : "",
-		     o->default_permissions ? ",default_permissions" : "",
-		     o->kernel_options && *o->kernel_options ? "," : "",
-		     o->kernel_options ? o->kernel_options : "");
-	if (n < 0 || (size_t)n >= sizeof(data))
-		return -E2BIG;
+	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s", h->fd, root_mode & S_IFMT,
+		 getuid(), getgid(), options);
 	if (mount(o->source, o->mountpoint, FSTYPE, o->mount_flags, data)) {
-		int err = -errno;
-
+		err = -errno;
 		fe_log(LOG_ERR, "mounting on %s: %s", o->mountpoint, strerror(-err));
-		return err;
 	}
-	return 0;
+	return err;
 }
 
 static int receive_fd(int sock)
@@ -126,18 +138,17 @@ static int mount_by_helper(struct fe_host *h)
 		{ MS_SYNCHRONOUS, ",sync" }, { MS_DIRSYNC, ",dirsync" },
 	};
 	const struct fe_host_options *o = &h->opt;
-	char source[512], options[1024];
+	char source[512], common[512], options[1200];
 	int socks[2], n, err;
 
 	escape(source, sizeof(source), o->source);
-	n = snprintf(options, sizeof(options), "nosuid,nodev,subtype=fuse-extent,fsname=%s%s%s%s%s", source,
-		     o->allow_other ? ",allow_other" : "", o->default_permissions ? ",default_permissions" : "",
-		     o->kernel_options && *o->kernel_options ? "," : "", o->kernel_options ? o->kernel_options : "");
+	err = common_options(o, common, sizeof(common));
+	if (err)
+		return err;
+	n = snprintf(options, sizeof(options), "nosuid,nodev,subtype=fuse-extent,fsname=%s%s", source, common);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (o->mount_flags & names[i].flag && n > 0 && (size_t)n < sizeof(options))
 			n += snprintf(options + n, sizeof(options) - (size_t)n, "%s", names[i].name);
-	if (n < 0 || (size_t)n >= sizeof(options))
-		return -E2BIG;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
 		return -errno;
 	err = run_fusermount((char *[]){ FUSERMOUNT, "-o", options, "--", (char *)o->mountpoint, NULL }, socks[0]);

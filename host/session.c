@@ -68,6 +68,21 @@ static int open_backend(struct fe_host *h, const struct fe_backend *be, const ch
 	return be->open(&args, root, priv);
 }
 
+static int open_outer(struct fe_host *h)
+{
+	const char *options = h->opt.backend_options;
+	int err;
+
+	if (options && *options && !h->be->options_help) {
+		fe_log(LOG_ERR, "unknown option \"%s\"; the backend %s takes none", options, h->be->name);
+		return -EINVAL;
+	}
+	err = open_backend(h, h->be, h->opt.argument ? h->opt.argument : "", options, &h->root, &h->priv);
+	if (err)
+		fe_log(LOG_ERR, "%s could not be opened: %s", h->opt.source, strerror(-err));
+	return err;
+}
+
 /* An inner backend is one like any other: its own record sizes are for the outer one to provide. */
 static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out)
 {
@@ -88,6 +103,8 @@ static int service_open_inner(void *host, const char *source, const char *option
 	if (!err)
 		err = open_backend(h, inner->backend, colon + 1, options, &inner->root, &inner->priv);
 	if (err) {
+		if (inner->priv)
+			inner->backend->close(inner->priv);
 		free(inner->root.root.record);
 		free(inner);
 		return err;
@@ -169,8 +186,7 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 	if (!err)
 		err = table_init(&h->parked, "fuse-extent-parked", sizeof(struct parked), MAX_PARKED);
 	if (!err)
-		err = open_backend(h, h->be, h->opt.argument ? h->opt.argument : "", h->opt.backend_options, &h->root,
-				   &h->priv);
+		err = open_outer(h);
 	if (err)
 		goto fail;
 	settle_options(h);
@@ -294,6 +310,7 @@ void fe_host_free(struct fe_host *h)
 	/* It may complete what still waits: needs the tables. */
 	if (h->priv)
 		h->be->close(h->priv);
+	pool_free(h);
 	nodes_fini(h);
 	if (h->inner) {
 		h->inner->backend->close(h->inner->priv);

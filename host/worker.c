@@ -308,12 +308,16 @@ int pool_start(struct fe_host *h)
 
 void pool_join(struct fe_host *h)
 {
+	for (unsigned i = 0; i < h->pool.count; i++)
+		pthread_join(h->pool.workers[i]->thread, NULL);
+}
+
+void pool_free(struct fe_host *h)
+{
 	struct pool *p = &h->pool;
 
-	for (unsigned i = 0; i < p->count; i++) {
-		pthread_join(p->workers[i]->thread, NULL);
+	for (unsigned i = 0; i < p->count; i++)
 		worker_free(h, p->workers[i]);
-	}
 	free(p->workers);
 	p->workers = NULL;
 	p->count = 0;

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "backends/passthrough/passthrough.h"
@@ -68,6 +68,11 @@ static bool has_setid(const struct stat *st)
 	return !S_ISDIR(st->st_mode) && st->st_mode & (S_ISUID | S_ISGID);
 }
 
+static bool has_caps(int fd)
+{
+	return getxattr(proc_path(fd).path, "security.capability", NULL, 0) > 0;
+}
+
 static int change_owner(struct passthrough *pt, const struct fe_request *req, struct fe_node *node, int fd,
 			const struct fe_setattr *set)
 {
@@ -76,17 +81,35 @@ static int change_owner(struct passthrough *pt, const struct fe_request *req, st
 
 	if (fstat(fd, &st))
 		return -errno;
-	/*
-	 * A change of nothing is chown(-1, -1), or what the kernel sends before a write to a file with
-	 * set-id bits. By somebody who is not the owner the first must fail. The second must not, and
-	 * needs nothing done: the write takes the bits away. It needs a handle to write by.
-	 */
-	if (!(set->valid & ~(uint32_t)FE_SET_KILL_SUIDGID) && req->uid && req->uid != st.st_uid && has_setid(&st) &&
-	    (st.st_mode & S_ISUID || !keeps_sgid(req, &st)))
-		return __atomic_load_n(&pt_node(node)->writers, __ATOMIC_RELAXED) ? 0 : -EPERM;
+	if (!(set->valid & ~(uint32_t)FE_SET_KILL_SUIDGID) && (has_setid(&st) || has_caps(fd))) {
+		/*
+		 * A change of nothing is chown(-1, -1), or what the kernel sends before a write to a
+		 * file with set-id bits or capabilities. The second needs nothing done, the write takes
+		 * them away, and it comes only while the file is open for writing.
+		 */
+		if (__atomic_load_n(&pt_node(node)->writers, __ATOMIC_RELAXED))
+			return 0;
+		if (req->uid && req->uid != st.st_uid && (st.st_mode & S_ISUID || !keeps_sgid(req, &st)))
+			return -EPERM;
+	}
 	if (has_setid(&st) && !keeps_sgid(req, &st))
 		creds_attr(pt, req);
 	err = set_owner(fd, set);
+	creds_server(pt);
+	return err;
+}
+
+static int set_size(struct passthrough *pt, const struct fe_request *req, struct fe_node *node,
+		    struct fe_handle *handle, int fd, const struct fe_setattr *set)
+{
+	uint32_t io_flags = set->valid & FE_SET_KILL_SUIDGID ? FE_IO_KILL_SUIDGID : 0;
+	int err;
+
+	/* ftruncate(2) moves the times in any case, truncate(2) only with the size. */
+	if (handle)
+		return truncate_node(pt, req, node, pt_file(handle)->fd, (off_t)set->size, io_flags);
+	creds_truncate(pt, req, fd, io_flags);
+	err = truncate(proc_path(fd).path, (off_t)set->size) ? -errno : 0;
 	creds_server(pt);
 	return err;
 }
@@ -106,8 +129,7 @@ int pt_setattr(void *b, const struct fe_request *req, struct fe_node *node, stru
 	if (!err && (set->valid & (FE_SET_UID | FE_SET_GID) || !(set->valid & ~(uint32_t)FE_SET_KILL_SUIDGID)))
 		err = change_owner(pt, req, node, file.fd, set);
 	if (!err && set->valid & FE_SET_SIZE)
-		err = truncate_node(pt, req, node, handle ? pt_file(handle)->fd : -1, (off_t)set->size,
-				    set->valid & FE_SET_KILL_SUIDGID ? FE_IO_KILL_SUIDGID : 0);
+		err = set_size(pt, req, node, handle, file.fd, set);
 	if (!err && set->valid & times)
 		err = set_times(file.fd, set);
 	if (!err)

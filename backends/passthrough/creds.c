@@ -89,9 +89,11 @@ void creds_thread_start(void *b)
 	unshare(CLONE_FS);
 	if (!pt->privileged)
 		return;
-	cap_call(SYS_capget, 0);
+	/* It was started by a worker, with the ids that the worker had taken on just then. */
+	syscall(SYS_setfsuid, 0);
+	syscall(SYS_setfsgid, 0);
 	syscall(SYS_setgroups, 0, NULL);
-	creds.fsgid = getegid();
+	cap_call(SYS_capget, 0);
 	creds.group = FE_NO_GROUP;
 	creds.ready = true;
 	creds_server(pt);
@@ -143,6 +145,14 @@ void creds_io(struct passthrough *pt, const struct fe_request *req, int fd, uint
 			group = st.st_gid;
 	}
 	set(uid, by_kernel ? NOBODY : req->gid, group, caps);
+}
+
+void creds_truncate(struct passthrough *pt, const struct fe_request *req, int fd, uint32_t io_flags)
+{
+	creds_io(pt, req, fd, io_flags);
+	if (pt->privileged)
+		set(creds.fsuid, creds.fsgid, creds.group,
+		    creds.effective | (server_caps() & (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))));
 }
 
 void creds_attr(struct passthrough *pt, const struct fe_request *req)

@@ -43,7 +43,7 @@ int pt_lookup(void *b, const struct fe_request *req, struct fe_node *parent, con
 
 /*
  * A new file with set-group-ID and group execute loses the bit where its maker is not in the group
- * that the directory hands down. Kernels before 6.2 do not tell of supplementary groups: look.
+ * that the directory hands down. Kernels before 6.3 do not tell of supplementary groups: look.
  */
 static struct fe_request with_group(struct passthrough *pt, const struct fe_request *req, int dir, uint32_t mode)
 {

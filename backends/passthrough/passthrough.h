@@ -152,6 +152,8 @@ void creds_create(struct passthrough *pt, const struct fe_request *req);
  * reach. io_flags: FE_IO_*.
  */
 void creds_io(struct passthrough *pt, const struct fe_request *req, int fd, uint32_t io_flags);
+/* The same, by a path: whether the caller may write has been checked. */
+void creds_truncate(struct passthrough *pt, const struct fe_request *req, int fd, uint32_t io_flags);
 /* To change attributes for a caller without CAP_FSETID. */
 void creds_attr(struct passthrough *pt, const struct fe_request *req);
 /* Of a file without group execute, a member of its group keeps the set-group-ID bit. */

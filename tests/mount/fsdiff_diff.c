@@ -46,7 +46,13 @@ static bool about_blocks(const struct seen_diff *d)
 static bool about_seek_data(const struct seen_diff *d)
 {
 	return is_op(d, "lseek") && (d->s->num[1] == SEEK_DATA || d->s->num[1] == SEEK_HOLE) &&
-	       hinted(d, HINT_UNWRITTEN);
+	       (hinted(d, HINT_UNWRITTEN) || hinted(d, HINT_MAPPED));
+}
+
+static bool about_chown_nothing(const struct seen_diff *d)
+{
+	return strstr(step_op(d->s)->name, "chown") && !strcmp(d->key, "result") && d->a->err == EPERM &&
+	       !d->b->ret;
 }
 
 static bool about_map_times(const struct seen_diff *d)
@@ -100,7 +106,7 @@ static unsigned long mode_beside(const struct seen_diff *d)
 static bool about_fifo_times(const struct seen_diff *d)
 {
 	return (key_ends(d, "atime") || key_ends(d, "mtime") || key_ends(d, "ctime")) &&
-	       S_ISFIFO(mode_beside(d));
+	       (S_ISFIFO(mode_beside(d)) || is_op(d, "audit"));
 }
 
 static bool about_setid(const struct seen_diff *d)
@@ -125,7 +131,7 @@ static struct tolerance {
 	  "st_blocks depends on preallocation and writeback; only more than 1 MiB and a quarter "
 	  "counts" },
 	{ "seek-unwritten", true, about_seek_data,
-	  "after fallocate or a copy between files, data and holes depend on the page cache" },
+	  "after fallocate, a copy between files or a map, data and holes depend on the page cache" },
 	{ "map-times", true, about_map_times,
 	  "a store to a shared map moves the times at the fault or at writeback" },
 	{ "inode-flags", true, about_inode_flags,
@@ -134,6 +140,8 @@ static struct tolerance {
 	  "FUSE hands a fifo to the kernel's own pipes, which set no times" },
 	{ "unsynced-btime", true, about_unsynced_btime,
 	  "FUSE caches no birth time: AT_STATX_DONT_SYNC has none to give" },
+	{ "chown-nothing", true, about_chown_nothing,
+	  "chown(-1, -1) by another on a set-id file that is open for writing looks like a write" },
 	{ "setid", false, about_setid,
 	  "passed through before the bits came: any write takes set-id bits away" },
 	{ "tmpfile", false, about_tmpfile, "O_TMPFILE: the server does not offer it" },

@@ -47,8 +47,7 @@ TAB(whences, .base = BASE(S(SEEK_SET, 5), S(SEEK_CUR, 2), S(SEEK_END, 2), S(SEEK
 			  S(SEEK_HOLE, 4), { "SEEK_BAD", 9, 1 }),
     .bits = empty);
 TAB(falloc_modes,
-    .base = BASE({ "0", 0, 6 }, S(FALLOC_FL_PUNCH_HOLE, 1), S(FALLOC_FL_ZERO_RANGE, 4),
-		 S(FALLOC_FL_COLLAPSE_RANGE, 3), S(FALLOC_FL_INSERT_RANGE, 3)),
+    .base = BASE({ "0", 0, 6 }, S(FALLOC_FL_PUNCH_HOLE, 1), S(FALLOC_FL_ZERO_RANGE, 4)), /* the other two are not in FUSE */
     .bits = BASE(S(FALLOC_FL_KEEP_SIZE, 35)));
 TAB(punch_modes, .base = BASE({ "PUNCH_KEEP", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1 }),
     .bits = empty);

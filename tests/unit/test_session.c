@@ -134,12 +134,17 @@ START_TEST(strings_are_copied)
 {
 	char source[] = "source", argument[] = "argument", options[] = "a,b";
 	struct fe_host_options opt = usual(&recorder_backend);
+	struct fe_backend takes_options = recorder_backend;
 	struct fe_host *h;
 
 	memset(&rec, 0, sizeof(rec));
 	opt.source = source;
 	opt.argument = argument;
 	opt.backend_options = options;
+	/* a backend that names no options takes none */
+	ck_assert_int_eq(fe_host_new(&opt, &h), -EINVAL);
+	takes_options.options_help = "  -o a\n";
+	opt.backend = &takes_options;
 	opt.attr_valid = 5;
 	opt.entry_valid = 6;
 	opt.mount_flags = 1;
