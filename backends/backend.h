@@ -288,7 +288,7 @@ struct fe_backend {
 	uint32_t struct_size;		/* sizeof(struct fe_backend) */
 	const char *name;		/* in "NAME:ARGUMENT" */
 	const char *description;	/* a line for --help */
-	const char *options_help;	/* "  -o opt    text\n" lines; or NULL */
+	const char *options_help;	/* "  -o opt    text\n" lines; NULL: it takes no options */
 
 	uint32_t node_size;		/* bytes of a node record, at most 256 */
 	uint32_t key_size;		/* leading bytes of it that identify the file */
