@@ -255,6 +255,7 @@ void dispatch(struct worker *w, size_t size)
 	fill_request(&c);
 
 	result = run(&c, op);
+	w->answered = now_ns();
 	if (w->host->opt.debug)
 		trace(&c, op, result);
 	if (result != NO_REPLY && wants_reply(in->opcode))

@@ -4,6 +4,7 @@
 #define FE_HOST_INTERNAL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -69,6 +70,21 @@ struct worker {
 	_Atomic uint32_t wake;		/* futex: 0 parked, 1 may read */
 	uint32_t spin_hits;		/* of the last 32 spins, as bits */
 	uint32_t spin_skips;
+	pid_t tid;
+	uint64_t answered;		/* ns, when the operation had its result */
+	_Atomic uint32_t done;		/* requests */
+	/* follow.c */
+	_Atomic int cpu;		/* the core of its client that it keeps to, -1: none */
+	uint32_t unlooked;		/* requests since the last look */
+	uint32_t look_again;		/* after so many, where client and worker seem to have parted */
+	uint32_t client;		/* the thread that was looked up last */
+	int client_stat;		/* its /proc/TID/stat */
+	uint8_t strayed;		/* of the last 8 looks, as bits: the client was elsewhere */
+	uint32_t done_seen;		/* the monitor's */
+	uint64_t done_at;		/* ns */
+	_Atomic uint64_t follow_since;	/* ns */
+	_Atomic uint64_t follow_pause;	/* ns */
+	_Atomic uint64_t follow_after;	/* ns */
 	unsigned saturated;		/* requests in a row for which it had not to wait */
 	_Atomic uint64_t counts[OPCODES];
 	struct worker *next_parked;
@@ -86,6 +102,9 @@ struct pool {
 	_Atomic unsigned op_ns;		/* running mean of a request's duration */
 	_Atomic bool monitor_asleep;
 	unsigned cpus;
+	bool follow;			/* workers may */
+	pid_t monitor;
+	cpu_set_t allowed;
 };
 
 struct fe_host {
@@ -178,6 +197,14 @@ void pool_free(struct fe_host *h);
 /* Adds a reader where all are stuck; returns whether the monitor has to look again soon. */
 bool pool_watch(struct fe_host *h);
 uint64_t now_ns(void);
+
+/* follow.c */
+void follow_init(struct fe_host *h);
+/* Before a request of a thread is served: on its core, where that pays. */
+void follow(struct worker *w, uint32_t tid);
+void follow_end(struct worker *w);
+/* The monitor's look at a worker; returns whether it must look again. */
+bool follow_watch(struct worker *w, bool pending);
 
 /* dispatch.c */
 extern const struct operation operations[OPCODES];

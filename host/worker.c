@@ -3,10 +3,11 @@
  * The worker pool.
  *
  * What a request costs is decided by who is woken for it: an idle core takes tens of microseconds to
- * wake, a reader that is still looking takes none. So as few workers as possible read /dev/fuse, one
- * where requests are short, and it looks again for a moment before it sleeps. The others are parked.
- * One more is activated where requests turn out to be slow, where the one reader never runs dry on a
- * machine with cores to spare, or where the monitor finds all readers stuck.
+ * wake, a reader that is still looking takes none, and one on the client's own core (follow.c) hardly
+ * any. So as few workers as possible read /dev/fuse, one where requests are short, and where it follows
+ * no client it looks again for a moment before it sleeps. The others are parked. One more is activated
+ * where requests turn out to be slow, where the one reader never runs dry on a machine with cores to
+ * spare, or where the monitor finds all readers stuck.
  */
 #include <errno.h>
 #include <limits.h>
@@ -75,6 +76,7 @@ static void worker_free(struct fe_host *h, struct worker *w)
 {
 	slot_fini(&w->slot, h->page);
 	fe_close(w->fd);
+	fe_close(w->client_stat);
 	munmap(w, sizeof(*w));
 }
 
@@ -90,6 +92,8 @@ static int worker_add(struct fe_host *h)
 	w->host = h;
 	w->spin_hits = UINT32_MAX;
 	w->wake = 1;
+	w->cpu = -1;
+	w->client_stat = -1;
 	w->fd = dev_clone(h);
 	err = w->fd < 0 ? -errno : slot_init(&w->slot, h->page);
 	if (!err) {
@@ -131,6 +135,9 @@ static bool park_self(struct worker *w)
 {
 	struct pool *p = &w->host->pool;
 
+	if (atomic_load(&p->idle) < 2)
+		return false;
+	follow_end(w);
 	pthread_mutex_lock(&p->lock);
 	if (atomic_load(&p->idle) < 2 || atomic_load(&w->host->ended)) {
 		pthread_mutex_unlock(&p->lock);
@@ -201,7 +208,7 @@ static ssize_t spin_read(struct worker *w)
 	uint64_t until;
 	ssize_t n = 0;
 
-	if (!worth || w->host->pool.cpus < 2)
+	if (!worth || atomic_load(&w->cpu) >= 0 || w->host->pool.cpus < 2)
 		return 0;
 	until = now_ns() + SPIN_NS;
 	do {
@@ -250,6 +257,7 @@ static void *worker_main(void *arg)
 	struct pool *p = &h->pool;
 	ssize_t n;
 
+	w->tid = (pid_t)syscall(SYS_gettid);
 	if (h->be->thread_start)
 		h->be->thread_start(h->priv);
 	while ((n = next_request(w)) > 0) {
@@ -257,12 +265,17 @@ static void *worker_main(void *arg)
 		bool crowd = w->saturated > SATURATED && atomic_load(&p->active) < p->cpus / 2;
 
 		atomic_store(&w->busy_since, start);
-		if (!atomic_load(&p->idle) && (crowd || atomic_load(&p->op_ns) > SLOW_NS))
+		if (!atomic_load(&p->idle) && (crowd || atomic_load(&p->op_ns) > SLOW_NS)) {
+			follow_end(w); /* the other one inherits its policy, and the monitor waits for the lock */
 			activate_one(h);
+		}
 		if (atomic_load(&p->monitor_asleep) && atomic_exchange(&p->monitor_asleep, false))
 			event_signal(h->wake_fd);
+		w->answered = start;
+		follow(w, ((const struct fuse_in_header *)(const void *)w->slot.in)->pid);
 		dispatch(w, (size_t)n);
-		account(w, now_ns() - start);
+		account(w, w->answered - start);
+		atomic_fetch_add(&w->done, 1);
 	}
 	connection_ended(h);
 	return NULL;
@@ -272,14 +285,17 @@ bool pool_watch(struct fe_host *h)
 {
 	struct pool *p = &h->pool;
 	uint64_t now = now_ns(), youngest = UINT64_MAX;
-	bool any = false;
+	bool any = false, pending;
+	struct pollfd input = { .fd = h->fd, .events = POLLIN };
 
+	pending = p->follow && poll(&input, 1, 0) > 0;
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < p->count; i++) {
 		uint64_t since = atomic_load(&p->workers[i]->busy_since);
 		uint64_t age = since && since < now ? now - since : 0;
 
 		any |= since != 0;
+		any |= follow_watch(p->workers[i], pending);
 		if (since && age < youngest)
 			youngest = age;
 	}
@@ -296,6 +312,7 @@ int pool_start(struct fe_host *h)
 	int err;
 
 	p->cpus = cpus > 0 ? (unsigned)cpus : 1;
+	follow_init(h);
 	p->max = h->opt.max_threads ? h->opt.max_threads : 16;
 	p->workers = calloc(p->max, sizeof(struct worker *));
 	if (!p->workers)
