@@ -9,9 +9,9 @@ BAR = 10
 ROW_GAP = 8
 GROUP_HEADING = 40
 TOP, BOTTOM = 96, 44
-COLUMNS = (("metadata", "latency"), ("data", "applications"))
+COLUMNS = (("metadata", "xattrs", "latency"), ("data", "applications"))
 COLOURS = {"fuse-extent": "#0060ad", "nopassthrough": "#7db8e8", "passthrough_ll": "#e08214",
-           "bindfs": "#8c8c8c"}
+           "ll-xattr": "#f2bc80", "bindfs": "#8c8c8c"}
 
 
 def _plain(text):

@@ -51,8 +51,6 @@ def _metadata():
             ("open-close", "open + close", 8000, 1500),
             ("open-read-close", "open + read 4k + close", 6000, 1000),
             ("readdir-stat", "readdir + stat of each", 10000, 3000),
-            ("ls-l", "ls -l of 1k files", 20, 4),
-            ("getxattr", "getxattr", 10000, 1500),
             ("append", "append 100 bytes", 10000, 1500),
             ("rename", "rename", 5000, 800),
             ("unlink", "unlink", 5000, 800),
@@ -60,8 +58,16 @@ def _metadata():
             ("rmdir", "rmdir", 5000, 800),
             ("symlink-readlink", "symlink + readlink", 4000, 600),
             ("chmod", "chmod", 8000, 1500)):
-        _job(name, "metadata", name, count, quick, kind="ls" if name == "ls-l" else "workload")
+        _job(name, "metadata", name, count, quick)
         _row(name, "metadata", label)
+
+
+def _xattrs():
+    """What asks for extended attributes: ls -l looks for an ACL and a security label on each file."""
+    _job("ls-l", "xattrs", "ls-l", 20, 4, kind="ls")
+    _row("ls-l", "xattrs", "ls -l of 1k files")
+    _job("getxattr", "xattrs", "getxattr", 10000, 1500)
+    _row("getxattr", "xattrs", "getxattr")
 
 
 def _data():
@@ -114,10 +120,11 @@ def _latency():
 
 
 _metadata()
+_xattrs()
 _data()
 _applications()
 _latency()
-GROUPS = ("metadata", "data", "applications", "latency")
+GROUPS = ("metadata", "xattrs", "data", "applications", "latency")
 
 
 def select(only):

@@ -166,8 +166,9 @@ def all_systems(scratch, program):
         missing.append("fuse-extent: no programs/fuse-extent here; name one by --program")
     peer, reason = build_passthrough_ll(scratch)
     if peer:
-        systems.append(System("passthrough_ll", [
-            peer, "-f", "-o", "source={src},allow_other,default_permissions,clone_fd", "{mnt}"]))
+        options = "source={src},allow_other,default_permissions,clone_fd"
+        systems.append(System("passthrough_ll", [peer, "-f", "-o", options, "{mnt}"]))
+        systems.append(System("ll-xattr", [peer, "-f", "-o", options + ",xattr", "{mnt}"], {"xattrs"}))
     else:
         missing.append(f"passthrough_ll: {reason}")
     if shutil.which("bindfs"):
