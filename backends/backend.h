@@ -274,7 +274,11 @@ struct fe_open_args {
 	void *host;			/* first argument of every service */
 	uint64_t entry_valid;		/* the mount's defaults, in nanoseconds */
 	uint64_t attr_valid;
-	int writeback;			/* the kernel caches writes: open files for reading as well */
+	/*
+	 * The kernel caches writes: open files for reading as well, write at the offset also where
+	 * FE_IO_APPEND is given, and fail lseek with -ENOSYS: what is not written yet is no hole.
+	 */
+	int writeback;
 	int read_only;
 };
 

@@ -6,15 +6,10 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fsdiff.h"
-
-static void leave_out(struct worker *w, const char *what)
-{
-	finish(w, 0);
-	emit(w, "left out", "%s", what);
-}
 
 static bool is_direct(int fd)
 {
@@ -165,9 +160,12 @@ void do_lseek(struct worker *w, const struct step *s)
 {
 	int fd = slot_fd(w, s->fd);
 	struct stat st;
+	bool seeks_data = s->num[1] == SEEK_DATA || s->num[1] == SEEK_HOLE;
 
 	if (fd >= 0 && !fstat(fd, &st)) {
 		w->res->hints |= taint_of(w, st.st_ino);
+		if (seeks_data)
+			emit(w, "size", "%lld", (long long)st.st_size);
 		/* Positions in a directory are cookies, and their limits those of the cookie. */
 		if (S_ISDIR(st.st_mode) && (s->num[0] || s->num[1] > SEEK_CUR)) {
 			leave_out(w, "seeking in a directory");
@@ -178,12 +176,16 @@ void do_lseek(struct worker *w, const struct step *s)
 	if (fd >= 0 && S_ISDIR(st.st_mode) && w->res->ret > 0)
 		w->res->ret = 1;
 	/* Positions that may differ must not be carried on to the next read. */
-	if (w->res->ret >= 0 && (s->num[1] == SEEK_DATA || s->num[1] == SEEK_HOLE))
+	if (seeks_data && fd >= 0)
 		lseek(fd, s->num[0], SEEK_SET);
 }
 
 void do_truncate(struct worker *w, const struct step *s)
 {
+	struct stat st;
+
+	if (!stat(w->path, &st) && st.st_size == s->num[0])
+		taint_ino(w, st.st_ino, HINT_OWN_TIMES);
 	finish(w, truncate(w->path, s->num[0]));
 }
 
@@ -196,9 +198,13 @@ void do_fallocate(struct worker *w, const struct step *s)
 {
 	int fd = slot_fd(w, s->fd);
 
+	/* Through FUSE the kernel takes them away before it asks, which then may be refused. */
+	if (fgetxattr(fd, "security.capability", NULL, 0) > 0) {
+		leave_out(w, "fallocate of a file with capabilities");
+		return;
+	}
 	finish(w, fallocate(fd, (int)s->num[0], s->num[1], s->num[2]));
-	if (w->res->ret == 0)
-		taint_fd(w, fd, HINT_UNWRITTEN);
+	taint_fd(w, fd, w->res->ret ? HINT_OWN_TIMES : HINT_UNWRITTEN);
 }
 
 void do_copy_range(struct worker *w, const struct step *s)
