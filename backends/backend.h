@@ -254,7 +254,8 @@ struct fe_services {
 #endif
 		;
 
-	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. */
+	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. One only:
+	 * -EBUSY for a second. */
 	int (*open_inner)(void *host, const char *source, const char *options, struct fe_inner **inner);
 };
 
@@ -437,6 +438,12 @@ struct fe_backend {
 	/* One JSON object ("{...}") with what an operator may want to know; returns its length. */
 	ssize_t (*status)(void *b, char *buf, size_t size);
 };
+
+/* What a shared object defines: found by dlsym(3), also where all else is built hidden. */
+#ifdef __GNUC__
+__attribute__((visibility("default")))
+#endif
+extern const struct fe_backend fe_backend;
 
 #ifdef __cplusplus
 }

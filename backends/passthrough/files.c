@@ -42,8 +42,8 @@ int truncate_node(struct passthrough *pt, const struct fe_request *req, struct f
 	_cleanup_close_ int own = -1;
 	int err;
 
-	/* it may be open for reading only: by O_RDONLY | O_TRUNC, or where truncate(2) came by the path */
-	if (fd < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
+	/* it may be open for reading only, by O_RDONLY | O_TRUNC */
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
 		fd = own = node_open(pt, node, O_WRONLY | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
 			return fd;
@@ -59,11 +59,14 @@ int pt_open_file(void *b, const struct fe_request *req, struct fe_node *node, ui
 {
 	struct passthrough *pt = b;
 	_cleanup_close_ int fd = node_open(pt, node, backing_flags(pt, flags) | O_NOFOLLOW | O_NOCTTY);
-	int err = 0;
+	struct stat st;
+	int err;
 
 	if (fd < 0)
 		return fd;
-	if (flags & O_TRUNC)
+	/* The kernel opens nothing else by a request, and a handle must not lead to a device. */
+	err = fstat(fd, &st) ? -errno : S_ISREG(st.st_mode) ? 0 : -EIO;
+	if (!err && flags & O_TRUNC)
 		err = truncate_node(pt, req, node, fd, 0, io_flags);
 	if (err)
 		return err;
