@@ -46,6 +46,17 @@ static bool any_direct(struct worker *w, int a, int b)
 	return true;
 }
 
+/* How far a copy of a file to itself has read when it writes is open. */
+static bool to_itself(struct worker *w, int a, int b)
+{
+	struct stat in, out;
+
+	if (fstat(a, &in) || fstat(b, &out) || in.st_ino != out.st_ino)
+		return false;
+	leave_out(w, "copy of a file to itself");
+	return true;
+}
+
 static void got(struct worker *w, ssize_t n)
 {
 	finish(w, n);
@@ -225,7 +236,7 @@ void do_sendfile(struct worker *w, const struct step *s)
 	int in = slot_fd(w, s->fd), out = slot_fd(w, s->fd2);
 	off_t from = s->num[0];
 
-	if (any_direct(w, in, out))
+	if (any_direct(w, in, out) || to_itself(w, in, out))
 		return;
 	finish(w, sendfile(out, in, &from, (size_t)s->num[1]));
 	emit(w, "offset", "%lld", (long long)from);
@@ -242,7 +253,7 @@ void do_splice(struct worker *w, const struct step *s)
 	size_t len = s->num[2] < SPLICE_MAX ? (size_t)s->num[2] : SPLICE_MAX;
 	ssize_t n;
 
-	if (any_direct(w, in, out))
+	if (any_direct(w, in, out) || to_itself(w, in, out))
 		return;
 	if (pipe2(p, O_CLOEXEC | O_NONBLOCK)) {
 		finish(w, -1);

@@ -74,21 +74,12 @@ static bool about_kernel_times(const struct seen_diff *d)
 static bool about_removed_acl(const struct seen_diff *d)
 {
 	const char *op = step_op(d->s)->name;
-	bool removed = (is_op(d, "setacl") && d->s->num[1] == 9) ||
+	bool removed = is_op(d, "setacl") ||
 		       (!strncmp(d->s->name, "system.posix_acl", 16) &&
 			(strstr(op, "removexattr") || (strstr(op, "setxattr") && !d->s->num[0])));
 
 	return removed && !d->a->ret && !strncmp(d->key, "times.", 6) &&
 	       strstr(d->vb, "ctime changed");
-}
-
-static bool about_late_caps(const struct seen_diff *d)
-{
-	if (strcmp(d->key, "result") && strncmp(d->key, "times.", 6) && strcmp(d->key, "data"))
-		return false;
-	return is_op(d, "listxattr") || is_op(d, "flistxattr") ||
-	       (strstr(step_op(d->s)->name, "xattr") &&
-		!strcmp(d->s->name, "security.capability"));
 }
 
 static bool about_inode_flags(const struct seen_diff *d)
@@ -156,9 +147,8 @@ static bool about_setid(const struct seen_diff *d)
 
 static bool about_unsynced(const struct seen_diff *d)
 {
-	bool kept = is_op(d, "statx") && (!strcmp(d->key, "nlink") || !strcmp(d->key, "mode"));
-
-	return (about_btime(d) || kept) && d->s->num[0] & AT_STATX_DONT_SYNC;
+	return is_op(d, "statx") && d->s->num[0] & AT_STATX_DONT_SYNC &&
+	       strcmp(d->key, "result") && strcmp(d->key, "size");
 }
 
 static struct tolerance {
@@ -179,8 +169,8 @@ static struct tolerance {
 	{ "fifo-times", true, about_fifo_times,
 	  "FUSE hands a fifo to the kernel's own pipes, which set no times" },
 	{ "unsynced", true, about_unsynced,
-	  "FUSE caches no birth time, counts no links and knows not what an ACL does to the mode: "
-	  "AT_STATX_DONT_SYNC has what was asked for before" },
+	  "FUSE keeps no birth time, and of the rest what it was told last, but for the size: that "
+	  "is what AT_STATX_DONT_SYNC has" },
 	{ "setid", false, about_setid,
 	  "passed through before the bits came: any write takes set-id bits away" },
 	{ "kept-flags", false, about_nothing,
@@ -197,10 +187,10 @@ static struct tolerance {
 	{ "kernel-times", false, about_kernel_times,
 	  "writeback: the kernel moves the times before it asks for fallocate, which may be "
 	  "refused, and leaves them at truncate(2) to the same size, where ext4 moves them" },
-	{ "late-caps", false, about_late_caps,
-	  "writeback: a write takes security.capability away when it reaches the source" },
+	{ "late-caps", false, about_nothing,
+	  "writeback: a write takes security.capability away when it reaches the source; left out" },
 	{ "removed-acl", false, about_removed_acl,
-	  "writeback: the kernel moves ctime also where there was no ACL to remove" },
+	  "writeback: the kernel moves ctime also where an ACL was none before and is none after" },
 	{ "statfs", false, about_statfs, "statfs: figures made up by the server" },
 };
 
@@ -293,7 +283,7 @@ static const char *skip_caps(const char *p, uint32_t hints)
 		bool found = !strncmp(p, said[0], strlen(said[0]));
 
 		at = strstr(p, said[1]);
-		if (!(tolerated("late-caps") || hints & HINT_MAPPED) || !(found || (at && at < end)))
+		if (!(hints & HINT_MAPPED) || !(found || (at && at < end)))
 			break;
 	}
 	return p;
