@@ -254,7 +254,8 @@ struct fe_services {
 #endif
 		;
 
-	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. */
+	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. One only:
+	 * -EBUSY for a second. */
 	int (*open_inner)(void *host, const char *source, const char *options, struct fe_inner **inner);
 };
 
@@ -274,7 +275,11 @@ struct fe_open_args {
 	void *host;			/* first argument of every service */
 	uint64_t entry_valid;		/* the mount's defaults, in nanoseconds */
 	uint64_t attr_valid;
-	int writeback;			/* the kernel caches writes: open files for reading as well */
+	/*
+	 * The kernel caches writes: open files for reading as well, write at the offset also where
+	 * FE_IO_APPEND is given, and fail lseek with -ENOSYS: what is not written yet is no hole.
+	 */
+	int writeback;
 	int read_only;
 };
 
@@ -433,6 +438,12 @@ struct fe_backend {
 	/* One JSON object ("{...}") with what an operator may want to know; returns its length. */
 	ssize_t (*status)(void *b, char *buf, size_t size);
 };
+
+/* What a shared object defines: found by dlsym(3), also where all else is built hidden. */
+#ifdef __GNUC__
+__attribute__((visibility("default")))
+#endif
+extern const struct fe_backend fe_backend;
 
 #ifdef __cplusplus
 }

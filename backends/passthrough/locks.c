@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,6 +22,7 @@
 #define MAX_WAITERS	1024u
 #define WAITER_STACK	(size_t)(64 << 10)
 #define WAKE_SIGNAL	SIGUSR1
+#define MAX_CIRCLE	10
 
 struct owner {
 	struct owner *next;
@@ -37,6 +39,8 @@ struct waiter {
 	struct passthrough *pt;
 	pthread_t thread;
 	uint64_t token;
+	uint64_t nodeid;
+	uint64_t owner;
 	int fd;			/* a duplicate: the owner may close its own meanwhile */
 	struct flock lock;
 	int flock;
@@ -88,17 +92,26 @@ static void owner_drop(struct owner **o)
 	free(gone);
 }
 
-static int owner_get(struct passthrough *pt, const struct fe_node *node, uint64_t fh, const struct fe_lock *lock,
-		     struct owner **out)
+static int open_to_lock(struct passthrough *pt, const struct fe_node *node, const struct fe_handle *handle, int whole)
+{
+	int mode = fcntl(pt_file(handle)->fd, F_GETFL) & O_ACCMODE;
+	int fd = -EACCES;
+
+	/* Nobody can run a file that is open for writing: flock(2) needs no more than the caller has. */
+	if (!whole || mode != O_RDONLY)
+		fd = node_open(pt, node, O_RDWR | O_NONBLOCK | O_NOCTTY);
+	return fd < 0 ? node_open(pt, node, O_RDONLY | O_NONBLOCK | O_NOCTTY) : fd;
+}
+
+static int owner_get(struct passthrough *pt, const struct fe_node *node, const struct fe_handle *handle,
+		     const struct fe_lock *lock, struct owner **out)
 {
 	struct owner **at = owner_find(pt->locks, node->nodeid, lock->owner, lock->flock);
 	struct owner *o = *at;
 
 	if (!o) {
-		int fd = node_open(pt, node, O_RDWR | O_NONBLOCK | O_NOCTTY);
+		int fd = open_to_lock(pt, node, handle, lock->flock);
 
-		if (fd < 0)
-			fd = node_open(pt, node, O_RDONLY | O_NONBLOCK | O_NOCTTY);
 		if (fd < 0)
 			return fd;
 		o = calloc(1, sizeof(*o));
@@ -109,7 +122,7 @@ static int owner_get(struct passthrough *pt, const struct fe_node *node, uint64_
 		*o = (struct owner){ .nodeid = node->nodeid, .owner = lock->owner, .flock = lock->flock, .fd = fd };
 		*at = o;
 	}
-	o->fh = fh;
+	o->fh = handle->fh;
 	o->pid = lock->pid;
 	*out = o;
 	return 0;
@@ -137,6 +150,48 @@ static int apply(int fd, const struct flock *range, int whole, bool wait)
 	if (whole)
 		return flock(fd, flock_op((uint32_t)l.l_type) | (wait ? 0 : LOCK_NB)) ? -errno : 0;
 	return fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &l) ? -errno : 0;
+}
+
+/* Whether an owner holds what keeps others from this range; /proc tells it per open file. */
+static bool owner_blocks(const struct owner *o, const struct flock *range)
+{
+	off_t last = range->l_len ? range->l_start + range->l_len - 1 : INT64_MAX;
+	char path[40], line[256], type[8], to[32];
+	long long from;
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", o->fd);
+	f = fopen(path, "re");
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "lock: %*d: OFDLCK %*s %7s %*d %*s %lld %31s", type, &from, to) != 3)
+			continue;
+		found = from <= last && (!strcmp(to, "EOF") || atoll(to) >= range->l_start) &&
+			(range->l_type == F_WRLCK || !strcmp(type, "WRITE"));
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/*
+ * With the table locked. Whether `first` would wait for somebody who waits for him, at last: the source
+ * sees open files there, for which the kernel does not look.
+ */
+static bool waits_in_circle(const struct lock_table *t, uint64_t first, uint64_t nodeid, uint64_t owner,
+			    const struct flock *range, int depth)
+{
+	for (const struct owner *o = t->owners; o && depth; o = o->next) {
+		if (o->nodeid != nodeid || o->flock || o->owner == owner || !owner_blocks(o, range))
+			continue;
+		if (o->owner == first)
+			return true;
+		for (const struct waiter *w = t->waiters; w; w = w->next)
+			if (!w->flock && w->owner == o->owner &&
+			    waits_in_circle(t, first, w->nodeid, w->owner, &w->lock, depth - 1))
+				return true;
+	}
+	return false;
 }
 
 static void waiter_remove(struct lock_table *t, struct waiter *gone)
@@ -167,7 +222,8 @@ static void *waiter_main(void *arg)
 }
 
 /* With the table locked. */
-static int waiter_start(struct passthrough *pt, const struct fe_request *req, int fd, const struct fe_lock *lock)
+static int waiter_start(struct passthrough *pt, const struct fe_request *req, uint64_t nodeid, int fd,
+			const struct fe_lock *lock)
 {
 	struct lock_table *t = pt->locks;
 	struct waiter *w = t->nwaiters < MAX_WAITERS ? calloc(1, sizeof(*w)) : NULL;
@@ -177,7 +233,8 @@ static int waiter_start(struct passthrough *pt, const struct fe_request *req, in
 	if (!w)
 		return -ENOLCK;
 	*w = (struct waiter){ .next = t->waiters, .pt = pt, .token = req->token, .lock = range_of(lock),
-			      .flock = lock->flock, .fd = dup(fd) };
+			      .nodeid = nodeid, .owner = lock->owner, .flock = lock->flock,
+			      .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0) };
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, WAITER_STACK);
@@ -207,13 +264,15 @@ int pt_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct
 	held = fe_lock(&pt->locks->lock);
 	if (lock->type == F_UNLCK && !*owner_find(pt->locks, node->nodeid, lock->owner, lock->flock))
 		return 0;
-	err = owner_get(pt, node, handle->fh, lock, &o);
+	err = owner_get(pt, node, handle, lock, &o);
 	if (err)
 		return err;
 	err = apply(o->fd, &range, lock->flock, false);
-	if ((err == -EAGAIN || err == -EACCES) && lock->wait)
-		return waiter_start(pt, req, o->fd, lock);
-	return err;
+	if ((err != -EAGAIN && err != -EACCES) || !lock->wait)
+		return err;
+	if (!lock->flock && waits_in_circle(pt->locks, lock->owner, node->nodeid, lock->owner, &range, MAX_CIRCLE))
+		return -EDEADLK;
+	return waiter_start(pt, req, node->nodeid, o->fd, lock);
 }
 
 int pt_getlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
@@ -221,18 +280,22 @@ int pt_getlk(void *b, const struct fe_request *req, struct fe_node *node, struct
 {
 	struct passthrough *pt = b;
 	_cleanup_unlock_ pthread_mutex_t *held = NULL;
+	_cleanup_close_ int own = -1;
 	struct flock range = range_of(lock);
+	short asked_type = range.l_type;
 	struct owner *o;
-	int err;
 
 	(void)req;
 	if (!pt->locks)
 		return -ENOSYS;
 	held = fe_lock(&pt->locks->lock);
-	err = owner_get(pt, node, handle->fh, lock, &o);
-	if (err)
-		return err;
-	if (fcntl(o->fd, F_OFD_GETLK, &range))
+	o = *owner_find(pt->locks, node->nodeid, lock->owner, lock->flock);
+	if (!o) {
+		own = open_to_lock(pt, node, handle, lock->flock);
+		if (own < 0)
+			return own;
+	}
+	if (fcntl(o ? o->fd : own, F_OFD_GETLK, &range))
 		return -errno;
 	lock->type = (uint32_t)range.l_type;
 	if (range.l_type == F_UNLCK)
@@ -241,8 +304,9 @@ int pt_getlk(void *b, const struct fe_request *req, struct fe_node *node, struct
 	lock->end = range.l_len ? (uint64_t)(range.l_start + range.l_len - 1) : INT64_MAX;
 	/* The kernel tells no process of such a lock: name one of ours that holds the file. */
 	lock->pid = range.l_pid > 0 ? (uint32_t)range.l_pid : 0;
+	range.l_type = asked_type;
 	for (o = pt->locks->owners; o && !lock->pid; o = o->next)
-		if (o->nodeid == node->nodeid && o->owner != lock->owner && !o->flock)
+		if (o->nodeid == node->nodeid && o->owner != lock->owner && !o->flock && owner_blocks(o, &range))
 			lock->pid = o->pid;
 	return 0;
 }

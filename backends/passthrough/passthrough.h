@@ -43,7 +43,8 @@ struct pt_node {
 /* A handle record. */
 struct pt_file {
 	int32_t fd;
-	int32_t writable;
+	uint16_t writable;
+	uint16_t direct;
 	int64_t pos;		/* of a directory: where the next getdents64 continues */
 };
 

@@ -52,6 +52,7 @@ struct steps {
 /* result.hints: why a field may differ although nothing is wrong */
 #define HINT_UNWRITTEN 1	/* fallocated: what counts as data depends on the page cache */
 #define HINT_MAPPED 2		/* written by mmap: when mtime moves depends on writeback */
+#define HINT_OWN_TIMES 4	/* the times may or may not have moved: see kernel-times */
 
 struct result {
 	int64_t ret;
@@ -166,6 +167,7 @@ void worker_init(struct worker *w, int side, int actor, struct shared *sh, struc
 		 int root);
 void worker_step(struct worker *w, const struct step *s);
 void finish(struct worker *w, int64_t ret);
+void leave_out(struct worker *w, const char *what);
 void emit(struct worker *w, const char *key, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 void emit_stat(struct worker *w, const char *prefix, const struct stat *st);
@@ -175,6 +177,7 @@ uint64_t hash_bytes(uint64_t h, const void *data, size_t len);
 int slot_fd(const struct worker *w, int slot);
 int at_fd(const struct worker *w, int slot);
 void slot_put(struct worker *w, int slot, int fd);
+void taint_ino(struct worker *w, ino_t ino, uint32_t hint);
 void taint_fd(struct worker *w, int fd, uint32_t hint);
 uint32_t taint_of(const struct worker *w, ino_t ino);
 void fill_pattern(char *buf, size_t len, int64_t tag);
@@ -189,6 +192,7 @@ struct diff {
 bool results_differ(const struct step *s, const struct result *a, const struct result *b,
 		    struct diff *d);
 bool tolerate(const char *name);
+bool tolerated(const char *name);
 void list_tolerances(FILE *f);
 
 /* fsdiff_run.c */

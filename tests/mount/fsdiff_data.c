@@ -6,15 +6,10 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fsdiff.h"
-
-static void leave_out(struct worker *w, const char *what)
-{
-	finish(w, 0);
-	emit(w, "left out", "%s", what);
-}
 
 static bool is_direct(int fd)
 {
@@ -48,6 +43,17 @@ static bool any_direct(struct worker *w, int a, int b)
 	if (!is_direct(a) && !is_direct(b))
 		return false;
 	leave_out(w, "copy with a direct descriptor");
+	return true;
+}
+
+/* How far a copy of a file to itself has read when it writes is open. */
+static bool to_itself(struct worker *w, int a, int b)
+{
+	struct stat in, out;
+
+	if (fstat(a, &in) || fstat(b, &out) || in.st_ino != out.st_ino)
+		return false;
+	leave_out(w, "copy of a file to itself");
 	return true;
 }
 
@@ -165,9 +171,12 @@ void do_lseek(struct worker *w, const struct step *s)
 {
 	int fd = slot_fd(w, s->fd);
 	struct stat st;
+	bool seeks_data = s->num[1] == SEEK_DATA || s->num[1] == SEEK_HOLE;
 
 	if (fd >= 0 && !fstat(fd, &st)) {
 		w->res->hints |= taint_of(w, st.st_ino);
+		if (seeks_data)
+			emit(w, "size", "%lld", (long long)st.st_size);
 		/* Positions in a directory are cookies, and their limits those of the cookie. */
 		if (S_ISDIR(st.st_mode) && (s->num[0] || s->num[1] > SEEK_CUR)) {
 			leave_out(w, "seeking in a directory");
@@ -178,12 +187,16 @@ void do_lseek(struct worker *w, const struct step *s)
 	if (fd >= 0 && S_ISDIR(st.st_mode) && w->res->ret > 0)
 		w->res->ret = 1;
 	/* Positions that may differ must not be carried on to the next read. */
-	if (w->res->ret >= 0 && (s->num[1] == SEEK_DATA || s->num[1] == SEEK_HOLE))
+	if (seeks_data && fd >= 0)
 		lseek(fd, s->num[0], SEEK_SET);
 }
 
 void do_truncate(struct worker *w, const struct step *s)
 {
+	struct stat st;
+
+	if (!stat(w->path, &st) && st.st_size == s->num[0])
+		taint_ino(w, st.st_ino, HINT_OWN_TIMES);
 	finish(w, truncate(w->path, s->num[0]));
 }
 
@@ -196,9 +209,13 @@ void do_fallocate(struct worker *w, const struct step *s)
 {
 	int fd = slot_fd(w, s->fd);
 
+	/* Through FUSE the kernel takes them away before it asks, which then may be refused. */
+	if (fgetxattr(fd, "security.capability", NULL, 0) > 0) {
+		leave_out(w, "fallocate of a file with capabilities");
+		return;
+	}
 	finish(w, fallocate(fd, (int)s->num[0], s->num[1], s->num[2]));
-	if (w->res->ret == 0)
-		taint_fd(w, fd, HINT_UNWRITTEN);
+	taint_fd(w, fd, w->res->ret ? HINT_OWN_TIMES : HINT_UNWRITTEN);
 }
 
 void do_copy_range(struct worker *w, const struct step *s)
@@ -219,7 +236,7 @@ void do_sendfile(struct worker *w, const struct step *s)
 	int in = slot_fd(w, s->fd), out = slot_fd(w, s->fd2);
 	off_t from = s->num[0];
 
-	if (any_direct(w, in, out))
+	if (any_direct(w, in, out) || to_itself(w, in, out))
 		return;
 	finish(w, sendfile(out, in, &from, (size_t)s->num[1]));
 	emit(w, "offset", "%lld", (long long)from);
@@ -236,7 +253,7 @@ void do_splice(struct worker *w, const struct step *s)
 	size_t len = s->num[2] < SPLICE_MAX ? (size_t)s->num[2] : SPLICE_MAX;
 	ssize_t n;
 
-	if (any_direct(w, in, out))
+	if (any_direct(w, in, out) || to_itself(w, in, out))
 		return;
 	if (pipe2(p, O_CLOEXEC | O_NONBLOCK)) {
 		finish(w, -1);

@@ -39,6 +39,8 @@ void do_mmap(struct worker *w, const struct step *s)
 		return;
 	unmap(m);
 	*m = (struct map){ addr, (size_t)s->num[2], s->num[1], dup(fd) };
+	/* In tmpfs a load from a hole makes it data, too. */
+	taint_fd(w, fd, HINT_UNWRITTEN);
 	if ((prot & PROT_WRITE) && flags == MAP_SHARED)
 		taint_fd(w, fd, HINT_MAPPED);
 }

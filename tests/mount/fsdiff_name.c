@@ -195,6 +195,8 @@ void do_setfl(struct worker *w, const struct step *s)
 
 	if (fd >= 0 && !fstat(fd, &st) && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		flags |= O_NONBLOCK;
+	if (tolerated("kept-flags"))
+		flags |= fcntl(fd, F_GETFL) & (O_APPEND | O_DIRECT);
 	finish(w, fcntl(fd, F_SETFL, flags));
 }
 

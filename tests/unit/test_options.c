@@ -310,6 +310,8 @@ START_TEST(wrong_arguments)
 	ck_assert_ptr_nonnull(strstr(error, "SOURCE is missing"));
 	ck_assert_int_eq(PARSE("fe", "p:a"), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(error, "MOUNTPOINT is missing"));
+	ck_assert_int_eq(PARSE("fe", "p:a", "/dev/fd/5", "-o", "rw"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(error, "leave the option drop_privileges of mount.fuse3 out"));
 	ck_assert_int_eq(PARSE("fe", "p:a", "m", "ro"), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(error, "too many arguments: ro"));
 	ck_assert_int_eq(PARSE("fe", "p:a", "m", "-o"), -EINVAL);

@@ -478,7 +478,7 @@ START_TEST(refused_by_kernel)
 	int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
 	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", dev);
-	if (dev < 0 || unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	if (dev < 0 || unshare(CLONE_NEWNS) || mount("", "/", "", MS_REC | MS_PRIVATE, NULL) ||
 	    mount("unit", where, "fuse.unit", MS_NOSUID | MS_NODEV, options)) {
 		printf("refused_by_kernel: left out, no FUSE mount can be made here (%s)\n", strerror(errno));
 		if (dev >= 0)
