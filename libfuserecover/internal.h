@@ -14,6 +14,7 @@
 #define FUSERECOVER_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -181,6 +182,7 @@ struct fr_slot {
 	uint32_t index;
 	_Atomic uint32_t pending;	/* bytes of an unfinished request */
 	bool taken;
+	bool populated;			/* by this process */
 	bool open;			/* between fr_begin() and fr_commit() */
 	bool holds_tables;
 	bool clean;			/* nothing was read since it was emptied */
@@ -227,6 +229,7 @@ struct fr {
 	int worker_pidfd;
 	pid_t standby;
 	int standby_pidfd;
+	sigset_t mask;			/* of who called fr_run() */
 	uint32_t deaths;		/* as many have been noted below */
 	uint64_t death_times[DEATHS_MOST];
 };
@@ -338,6 +341,8 @@ void fr_signals_default(void);
 int fr_keep(struct fr *fr);
 /* The role of the keeper, if nobody has taken it since `from` had it. */
 bool fr_claim_keeper(struct fr *fr, uint64_t from);
+/* This one is none any more. */
+void fr_no_standby(struct fr *fr, pid_t pid);
 /* In the standby. Returns only where it has become the keeper. */
 void fr_standby(struct fr *fr);
 void fr_worker(struct fr *fr, uint64_t claim) __attribute__((noreturn));

@@ -152,6 +152,7 @@ static void follow_worker(struct keeper *k)
 	if (CLAIM_PID(claim) == fr->standby && fr->standby) {
 		fr->worker_pidfd = fr->standby_pidfd;
 		fr->standby_pidfd = -1;
+		fr_no_standby(fr, fr->standby);
 		fr->standby = 0;
 	} else {
 		fr->worker_pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, KEEPER);
@@ -205,6 +206,13 @@ bool fr_claim_keeper(struct fr *fr, uint64_t from)
 	return true;
 }
 
+void fr_no_standby(struct fr *fr, pid_t pid)
+{
+	uint32_t noted = (uint32_t)pid;
+
+	atomic_compare_exchange_strong(&fr->cp->standby, &noted, 0);
+}
+
 /* What the predecessor in this role, if there was one, had begun. */
 static void become_keeper(struct keeper *k)
 {
@@ -224,8 +232,8 @@ static void become_keeper(struct keeper *k)
 	k->fork_failed = k->untold = false;
 }
 
-/* Returns in the keeper; and in the standby, where that has become the keeper. */
-static void start_standby(struct keeper *k)
+/* Returns in the keeper; and, with true, in the standby, where that has become the keeper. */
+static bool start_standby(struct keeper *k)
 {
 	struct fr *fr = k->fr;
 	int pidfd = -1;
@@ -236,13 +244,15 @@ static void start_standby(struct keeper *k)
 	if (!pid) {
 		fr_standby(fr);
 		become_keeper(k);
-		return;
+		return true;
 	}
 	FR_STEP();
 	if (pid > 0) {
 		fr_fd_own(fr, pidfd, FD_KEEPERS);
 		fr->standby = pid;
 		fr->standby_pidfd = pidfd;
+		/* Noted by the keeper alone: one that was started by a dead keeper is none. */
+		atomic_store(&fr->cp->standby, (uint32_t)pid);
 	} else if (!k->fork_failed) {
 		fr_log(fr, LOG_ERR, "no standby: %s", pid == -ENOSYS ? "the kernel lacks CONFIG_CHECKPOINT_RESTORE or "
 		       "clone3" : strerror(-pid));
@@ -250,6 +260,7 @@ static void start_standby(struct keeper *k)
 	k->fork_failed = pid < 0;
 	FR_STEP();
 	atomic_store(&fr->cp->opening[KEEPER], 0);
+	return false;
 }
 
 static int poll_ms(const struct keeper *k)
@@ -342,8 +353,8 @@ int fr_keep(struct fr *fr)
 		if (service_ends(fr))
 			return end_service(&k);
 		find_hung(&k);
-		if (!successor_at_work(&k))
-			start_standby(&k);
+		if (!successor_at_work(&k) && start_standby(&k))
+			continue;
 		wait_for_news(&k);
 	}
 }
@@ -398,6 +409,7 @@ PUBLIC int fr_run(struct fr *fr)
 	err = err ? err : fr_fds_keep_open(fr);
 	if (err)
 		return err;
+	pthread_sigmask(SIG_SETMASK, NULL, &fr->mask);
 	fr->worker_claim = atomic_load(&fr->cp->worker);
 	fr_claim_keeper(fr, atomic_load(&fr->cp->keeper));
 	return fr_keep(fr);

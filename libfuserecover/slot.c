@@ -69,6 +69,9 @@ static void populate(struct fr_slot *slot)
 	struct fr *fr = slot->fr;
 	unsigned char *body = slot->undo;
 
+	if (slot->populated)
+		return;
+	slot->populated = true;
 	/* EINVAL: Linux before 5.14. The holder may touch his own pages, a standby must not. */
 	if (madvise(body, fr->shape.size, MADV_POPULATE_WRITE) && slot->taken)
 		for (uint32_t at = 0; at < fr->shape.size; at += fr->layout.page)
@@ -100,6 +103,44 @@ static int give_memory(struct fr_slot *slot)
 		slot->cp->has_memory = 1;
 	}
 	return err;
+}
+
+/* ---- being in a request ---- */
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void wait_while_stopped(struct fr_slot *slot)
+{
+	struct fr *fr = slot->fr;
+
+	while (atomic_load(&fr->stopped)) {
+		atomic_store(&slot->busy, 0);
+		syscall(SYS_futex, &fr->stopped, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+		atomic_store(&slot->busy, 1);
+	}
+}
+
+/* From here on until the next read the thread may hold descriptors that nobody else knows. */
+static void begin_request(struct fr_slot *slot)
+{
+	atomic_store(&slot->busy, 1);
+	if (unlikely(atomic_load(&slot->fr->stopped)))
+		wait_while_stopped(slot);
+	atomic_store_explicit(&slot->cp->busy_since, now_ms(), memory_order_relaxed);
+}
+
+static void end_request(struct fr_slot *slot)
+{
+	if (!atomic_load_explicit(&slot->busy, memory_order_relaxed))
+		return;
+	atomic_store_explicit(&slot->cp->busy_since, 0, memory_order_relaxed);
+	atomic_store_explicit(&slot->busy, 0, memory_order_release);
 }
 
 /* ---- taking ---- */
@@ -142,6 +183,8 @@ PUBLIC int fr_slot_take(struct fr *fr, uint32_t index, struct fr_slot **out)
 	populate(slot);
 	fr_blame_thread(slot);
 	fr_current = slot;
+	if (slot->pending)
+		begin_request(slot);
 	*out = slot;
 	return 0;
 }
@@ -153,8 +196,7 @@ PUBLIC void fr_slot_leave(struct fr_slot *slot)
 	fr_blame_leave(slot);
 	if (fr_current == slot)
 		fr_current = NULL;
-	atomic_store(&slot->busy, 0);
-	atomic_store(&slot->cp->busy_since, 0);
+	end_request(slot);
 	slot->taken = false;
 	pthread_mutex_unlock(&slot->cp->alive);
 }
@@ -241,42 +283,6 @@ static void empty(struct fr_slot *slot, int fd)
 	FR_STEP();
 	slot->pending = 0;
 	slot->clean = true;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-static void wait_while_stopped(struct fr_slot *slot)
-{
-	struct fr *fr = slot->fr;
-
-	while (atomic_load(&fr->stopped)) {
-		atomic_store(&slot->busy, 0);
-		syscall(SYS_futex, &fr->stopped, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
-		atomic_store(&slot->busy, 1);
-	}
-}
-
-/* From here on until the next read the thread may hold descriptors that nobody else knows. */
-static void begin_request(struct fr_slot *slot)
-{
-	atomic_store(&slot->busy, 1);
-	if (unlikely(atomic_load(&slot->fr->stopped)))
-		wait_while_stopped(slot);
-	atomic_store_explicit(&slot->cp->busy_since, now_ms(), memory_order_relaxed);
-}
-
-static void end_request(struct fr_slot *slot)
-{
-	if (!atomic_load_explicit(&slot->busy, memory_order_relaxed))
-		return;
-	atomic_store_explicit(&slot->cp->busy_since, 0, memory_order_relaxed);
-	atomic_store_explicit(&slot->busy, 0, memory_order_release);
 }
 
 static void report_pause(struct fr *fr)

@@ -75,11 +75,9 @@ void fr_standby(struct fr *fr)
 	fr->role = STANDBY;
 	fr->standby = 0;
 	fr->standby_pidfd = -1;
-	atomic_store(&fr->cp->standby, (uint32_t)getpid());
-	FR_STEP();
 	fr_slots_populate(fr);
 	do
 		look(fr);
 	while (!fr_pidfd_dead(fr->keeper_pidfd) || !fr_claim_keeper(fr, fr->keeper_claim));
-	atomic_store(&fr->cp->standby, 0);
+	fr_no_standby(fr, getpid());
 }

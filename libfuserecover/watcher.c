@@ -60,6 +60,8 @@ static void __attribute__((noreturn)) keeper_from_worker(struct fr *fr, uint64_t
 	prove(fr);
 	if (!fr_claim_keeper(fr, dead))
 		_exit(0);
+	/* This thread, of which it is a copy, takes no signals. */
+	pthread_sigmask(SIG_SETMASK, &fr->mask, NULL);
 	_exit(fr_keep(fr) ? 1 : 0);
 }
 
@@ -90,7 +92,8 @@ static void make_keeper(struct watcher *w)
 
 static bool standby_lives(struct fr *fr)
 {
-	int fd = fr_pidfd_of(fr, (pid_t)atomic_load(&fr->cp->standby), FD_WORKERS, WORKER);
+	pid_t pid = (pid_t)atomic_load(&fr->cp->standby);
+	int fd = pid == getpid() ? -1 : fr_pidfd_of(fr, pid, FD_WORKERS, WORKER);
 	bool lives = !fr_pidfd_dead(fd);
 
 	fr_close_own(fr, &fd);

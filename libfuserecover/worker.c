@@ -27,11 +27,12 @@ static void give_up(struct fr *fr, int err)
 
 static void take_over(struct fr *fr)
 {
-	int err = fr_takeover(fr);
+	int err;
 
+	atomic_fetch_add(&fr->cp->recoveries, 1);
+	err = fr_takeover(fr);
 	if (err)
 		give_up(fr, err);
-	atomic_fetch_add(&fr->cp->recoveries, 1);
 	atomic_store(&fr->cp->last_pause, fr->died_at ? fr_now_ns() - fr->died_at : 0);
 	if (atomic_load(&fr->cp->stopping))
 		fr_stop(fr); /* the predecessor may have read it */
@@ -39,11 +40,10 @@ static void take_over(struct fr *fr)
 
 void fr_worker(struct fr *fr, uint64_t claim)
 {
-	uint32_t standby = (uint32_t)getpid();
 	int result;
 
 	fr->role = WORKER;
-	atomic_compare_exchange_strong(&fr->cp->standby, &standby, 0);
+	fr_no_standby(fr, getpid());
 	fr->generation = CLAIM_NUMBER(claim);
 	show_life(fr, claim);
 	fr_blame_install();
