@@ -235,7 +235,7 @@ START_TEST(model)
 		bool there;
 		uint64_t id, mark;
 	} now[KEYS], then[KEYS];
-	uint64_t seed = unit_seed(), total = 0, total_then;
+	uint64_t seed = unit_seed(), total = 0, total_then, plain = 0, plain_then;
 
 	memset(now, 0, sizeof(now));
 	for (int round = 0; round < 20000; round++) {
@@ -243,7 +243,15 @@ START_TEST(model)
 
 		memcpy(then, now, sizeof(now));
 		total_then = total;
+		plain_then = plain;
 		fr_begin(slot);
+		/* one record of a table without an index comes and goes */
+		if (plain) {
+			fr_free_record(slot, others, fr_record(others, plain));
+			plain = 0;
+		} else {
+			plain = fr_record_id(others, fr_alloc_record(slot, others));
+		}
 		for (uint64_t n = unit_random(&seed) % 8; n; n--) {
 			uint64_t key = unit_random(&seed) % KEYS;
 			struct item *item = find(key);
@@ -282,11 +290,15 @@ START_TEST(model)
 			die(slot);
 			memcpy(now, then, sizeof(now));
 			total = total_then;
+			plain = plain_then;
 		}
+		ck_assert_uint_eq(fr_table_used(others), plain != 0);
+		ck_assert_int_eq(!fr_record(others, plain), !plain);
 		ck_assert_uint_eq(*sum, total);
 		if (round % 64)
 			continue;
 		whole(items);
+		whole(others);
 		for (uint64_t key = 0; key < KEYS; key++) {
 			struct item *item = find(key);
 
