@@ -268,7 +268,7 @@ PUBLIC int fr_new(const struct fr_options *options, struct fr **out)
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		fr_mutex_robust(&fr->cp_slots[i].alive);
 #ifdef FR_KILL_POINTS
-	fr_kill_points(&fr->cp->steps);
+	fr_kill_points(fr->cp->steps);
 #endif
 	*out = fr;
 	return 0;
@@ -402,7 +402,7 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		fr_mutex_robust(&fr->cp_slots[i].alive);
 #ifdef FR_KILL_POINTS
-	fr_kill_points(&fr->cp->steps);
+	fr_kill_points(fr->cp->steps);
 #endif
 	*out = fr;
 	return 0;

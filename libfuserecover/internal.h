@@ -95,7 +95,7 @@ struct cp_header {
 	_Atomic uint32_t damaged;	/* found by a worker, which then ends: to be mended */
 	_Atomic uint32_t opening[ROLES]; /* a descriptor is being opened that is not marked yet */
 	_Atomic uint32_t fds_grown;	/* bytes of the map that have memory */
-	_Atomic uint64_t steps;		/* killpoint.h */
+	_Atomic uint64_t steps[2];	/* killpoint.h */
 	_Atomic uint64_t recoveries;
 	_Atomic uint64_t last_pause;
 	_Atomic uint64_t resent;

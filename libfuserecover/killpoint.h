@@ -10,7 +10,8 @@
 #ifdef FR_KILL_POINTS
 #include <stdint.h>
 
-/* The last process that counts by a checkpoint is the one that set this. */
+/* counter[0] counts, in all processes that have the checkpoint; counter[1] is one more deadly count,
+ * which can be set at any time. NULL: no more. */
 void fr_kill_points(_Atomic uint64_t *counter);
 void fr_kill_point(void);
 #define FR_STEP()	fr_kill_point()

@@ -304,9 +304,12 @@ static void __attribute__((noreturn, format(printf, 1, 2))) failed(const char *f
 	exit(1);
 }
 
+static pid_t killed[2];
+
+/* Whoever was killed may take a moment to die, and one of the three has to live. */
 static bool alive(pid_t pid)
 {
-	return pid > 0 && !kill(pid, 0);
+	return pid > 0 && pid != killed[0] && pid != killed[1] && !kill(pid, 0);
 }
 
 static void settled(void)
@@ -320,12 +323,31 @@ static void settled(void)
 			failed("%u clients failed", fs.state->failed);
 		if (alive(fr_keeper_pid(fs.fr)) && alive(fr_worker_pid(fs.fr)) && alive((pid_t)atomic_load(&fs.fr->cp->standby)) &&
 		    atomic_load(&fs.fr->cp->ready) == CLAIM_NUMBER(fs.fr->cp->worker))
-			return;
+			break;
 		if (now_ns() - start > HANGS_S * 1000000000ull)
 			failed("keeper %d, worker %d, standby %u after a minute", fr_keeper_pid(fs.fr), fr_worker_pid(fs.fr),
 			       fs.fr->cp->standby);
 		pause_us(1000);
 	}
+	killed[0] = killed[1] = 0;
+}
+
+/* At a numbered point, wherever that is: true where there are any. */
+static bool kill_at_point(uint64_t after)
+{
+#ifdef FR_KILL_POINTS
+	_Atomic uint64_t *steps = fs.fr->cp->steps;
+	uint64_t at = atomic_load(&steps[0]) + 1 + after;
+
+	atomic_store(&steps[1], at);
+	for (int i = 0; i < 1000 && atomic_load(&steps[0]) < at; i++)
+		pause_us(1000);
+	pause_us(10000);
+	return true;
+#else
+	(void)after;
+	return false;
+#endif
 }
 
 static int by_size(const void *a, const void *b)
@@ -347,6 +369,11 @@ static void kill_all_the_time(unsigned kills)
 			    (pid_t)atomic_load(&fs.fr->cp->standby);
 		uint64_t t = now_ns();
 
+		if (random_of(&r) % 2 && kill_at_point(random_of(&r) % 3000)) {
+			settled();
+			continue;
+		}
+		killed[0] = pid;
 		if (pid > 0)
 			kill(pid, SIGKILL);
 		if (role == 'W') {
@@ -357,6 +384,7 @@ static void kill_all_the_time(unsigned kills)
 		if (random_of(&r) % 8 == 0) {
 			pause_us((long)(random_of(&r) % 2000));
 			pid = random_of(&r) % 2 ? fr_worker_pid(fs.fr) : fr_keeper_pid(fs.fr);
+			killed[1] = pid;
 			if (pid > 0)
 				kill(pid, SIGKILL);
 		}

@@ -237,7 +237,7 @@ static void make(struct world *w, uint32_t keys, uint64_t prepare)
 	for (uint64_t i = 0; i < prepare; i++)
 		table_step(w, slot, 0);
 	fr_slot_leave(slot);
-	atomic_store(&w->fr->cp->steps, 0);
+	atomic_store(&w->fr->cp->steps[0], 0);
 }
 
 static void *run_thread(void *arg)
@@ -279,7 +279,7 @@ static void arm(struct world *w, uint64_t at)
 
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)at);
 	setenv("FUSERECOVER_KILL_AT", text, 1);
-	fr_kill_points(&w->fr->cp->steps);
+	fr_kill_points(w->fr->cp->steps);
 #else
 	(void)w;
 	(void)at;
@@ -299,7 +299,7 @@ static bool wait_for(pid_t pid)
 
 static bool recover_and_die(struct world *w, uint64_t after)
 {
-	uint64_t now = atomic_load(&w->fr->cp->steps);
+	uint64_t now = atomic_load(&w->fr->cp->steps[0]);
 	pid_t pid = fork();
 
 	must(pid >= 0, "fork: %s", strerror(errno));
@@ -401,7 +401,7 @@ static void at_random(unsigned kills)
 	for (unsigned i = 0; i < kills; i++) {
 		bool by_point = (r = mixed(r)) % 3 == 0;
 		struct timespec t = { .tv_nsec = (long)((r = mixed(r)) % 8000000) };
-		uint64_t now = atomic_load(&w.fr->cp->steps);
+		uint64_t now = atomic_load(&w.fr->cp->steps[0]);
 		pid_t pid = fork();
 
 		kill_at = i;
