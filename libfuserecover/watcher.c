@@ -19,6 +19,8 @@
 #define COLLECT_MS	100	/* after a takeover, and between tries, twice as long each time */
 #define COLLECT_MOST_MS	60000
 #define PROVE_MS	1000
+#define PROVERS		4	/* threads that look whether there is a lock without an owner */
+#define SIZES		16	/* 16 bytes to 512 KiB */
 #define STANDBY_MS	5000	/* it has that long to become the keeper */
 
 struct watcher {
@@ -37,13 +39,28 @@ static void pause_ms(long ms)
 
 /* ---- a new keeper ---- */
 
-/* What will be used later, by the standby and its workers, has to work now. */
+static void *allocate(void *arg)
+{
+	void *p[SIZES];
+
+	for (unsigned i = 0; i < SIZES; i++)
+		p[i] = malloc((size_t)16 << i);
+	for (unsigned i = 0; i < SIZES; i++)
+		free(p[i]);
+	return arg;
+}
+
+/* What will be used later, by the standby and its workers, has to work now, or this never ends. */
 static void prove(struct fr *fr)
 {
-	void *small = malloc(64), *large = malloc(1 << 20);
+	pthread_t threads[PROVERS];
+	unsigned n = 0;
 
-	free(small);
-	free(large);
+	allocate(NULL);
+	while (n < PROVERS && !pthread_create(&threads[n], NULL, allocate, NULL))
+		n++;
+	while (n)
+		pthread_join(threads[--n], NULL);
 	if (fr->options.reset)
 		fr->options.reset(fr->options.arg);
 	fr_log(fr, LOG_WARNING, "keeper and standby are dead; process %d, forked from the worker, keeps", getpid());

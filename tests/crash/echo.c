@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -99,7 +100,7 @@ static void answer(struct echo *e, struct fr_slot *slot)
 		s->wrong++;
 	memset(out, 0, sizeof(*out) + 8);
 	if (in->opcode == ECHO_CRASH)
-		*(volatile int *)(uintptr_t)(in->nodeid & 7) = 1;
+		*(volatile int *)mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) = 1;
 	while (in->opcode == ECHO_HANG)
 		pause_ms(1000);
 	if (in->opcode == ECHO_EXIT)
