@@ -357,7 +357,7 @@ static void forget_roles(struct fr *fr)
 	atomic_store(&h->given_up, 0);
 	atomic_store(&h->stopping, 0);
 	atomic_store(&h->damaged, 0);
-	for (int i = 0; i < ROLES; i++)
+	for (int i = 0; i <= ROLES; i++)
 		atomic_store(&h->opening[i], 0);
 	/* The library's descriptors were those of processes that are gone. */
 	for (uint32_t fd = 0; fd < h->fds_grown; fd++)

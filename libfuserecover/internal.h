@@ -93,7 +93,7 @@ struct cp_header {
 	_Atomic uint32_t given_up;	/* positive errno */
 	_Atomic uint32_t stopping;
 	_Atomic uint32_t damaged;	/* found by a worker, which then ends: to be mended */
-	_Atomic uint32_t opening[ROLES]; /* a descriptor is being opened that is not marked yet */
+	_Atomic uint32_t opening[ROLES + 1]; /* a descriptor is being opened or closed, and is not marked */
 	_Atomic uint32_t fds_grown;	/* bytes of the map that have memory */
 	_Atomic uint64_t steps[2];	/* killpoint.h */
 	_Atomic uint64_t recoveries;

@@ -123,6 +123,7 @@ static void standby_died(struct keeper *k)
 
 	waitpid(fr->standby, NULL, WNOHANG);
 	fr_close_own(fr, &fr->standby_pidfd);
+	atomic_store(&fr->cp->opening[STANDBY], 0);
 	FR_STEP();
 	if (!atomic_load(&fr->cp->ended)) {
 		fr_log(fr, LOG_WARNING, "standby %d died", fr->standby);
@@ -219,9 +220,10 @@ static void become_keeper(struct keeper *k)
 	struct fr *fr = k->fr;
 
 	fr->role = KEEPER;
-	atomic_store(&fr->cp->opening[KEEPER], 0);
+	atomic_store(&fr->cp->opening[KEEPER], 1);
 	atomic_store(&fr->cp->opening[STANDBY], 0);
 	fr_fds_close_of(fr, FD_KEEPERS, &fr->worker_pidfd, 1);
+	atomic_store(&fr->cp->opening[KEEPER], 0);
 	fr->keeper_pidfd = fr_pidfd_of(fr, getpid(), FD_KEEPERS, KEEPER);
 	fr->standby_pidfd = -1;
 	fr_signals_catch(fr);
@@ -329,6 +331,7 @@ static int end_service(struct keeper *k)
 	end_process(fr, CLAIM_PID(fr->worker_claim), &fr->worker_pidfd);
 	tell(k);
 	fr_close_own(fr, &fr->keeper_pidfd);
+	fr_no_standby(fr, (pid_t)atomic_load(&fr->cp->standby));
 	fr_signals_restore();
 	atomic_store(&fr->cp->worker, CLAIM(CLAIM_NUMBER(atomic_load(&fr->cp->worker)), 0));
 	atomic_store(&fr->cp->keeper, CLAIM(CLAIM_NUMBER(atomic_load(&fr->cp->keeper)), 0));

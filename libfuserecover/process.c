@@ -93,9 +93,12 @@ void fr_close_own(struct fr *fr, int *fd)
 {
 	if (*fd < 0)
 		return;
-	/* Closed first: in the other order it would be the collector's for a moment. */
-	close(*fd);
+	/* Closed first, its number might be somebody else's by the time that it is disowned. */
+	atomic_store(&fr->cp->opening[fr->role], 1);
 	fr_fd_disown(fr, *fd);
+	FR_STEP();
+	close(*fd);
+	atomic_store(&fr->cp->opening[fr->role], 0);
 	*fd = -1;
 }
 

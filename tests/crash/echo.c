@@ -430,8 +430,10 @@ void echo_end(struct echo *e, int result)
 
 	while (echo_census(e)) {
 		reap();
-		must(now_ms() - start < HANGS_MS / 2, "the service does not end: keeper %d, worker %d, standby %d; returned %u",
-		     echo_keeper(e), echo_worker(e), echo_standby(e), e->state->returned);
+		must(now_ms() - start < HANGS_MS / 2,
+		     "the service does not end: keeper %d, worker %d, standby %d; stopping %u, ended %u, returned %u",
+		     echo_keeper(e), echo_worker(e), echo_standby(e), e->fr->cp->stopping, e->fr->cp->ended,
+		     e->state->returned);
 		pause_ms(5);
 	}
 	reap();
