@@ -194,10 +194,12 @@ PUBLIC void fr_index_add(struct fr_slot *slot, struct fr_table *t, uint32_t hash
 PUBLIC void fr_index_remove(struct fr_slot *slot, struct fr_table *t, uint32_t hash, void *record)
 {
 	struct record *r = fr_record_of(record), *at;
-	uint32_t *link = head_of(t, hash), length = LONGEST;
+	uint32_t length = LONGEST;
+	uint32_t *link;
 
 	if (unlikely(!slot->open))
 		fr_die(t->fr, "fr_index_remove() without fr_begin()");
+	link = head_of(t, hash);
 	while ((at = follow(t, *link, &length)) && at != r)
 		link = &at->link;
 	if (unlikely(!at))

@@ -406,6 +406,22 @@ static void reap(void)
 		;
 }
 
+void echo_kill(struct echo *e, pid_t pid, int sig)
+{
+	if (pid <= 0)
+		return;
+	e->killed[e->n_killed++ % 8] = pid;
+	kill(pid, sig);
+}
+
+static bool dying(const struct echo *e)
+{
+	for (unsigned i = 0; i < e->n_killed && i < 8; i++)
+		if (alive(e->killed[i]))
+			return true;
+	return false;
+}
+
 void echo_settled(struct echo *e)
 {
 	uint64_t start = now_ms();
@@ -414,9 +430,11 @@ void echo_settled(struct echo *e)
 		pid_t k = echo_keeper(e), w = echo_worker(e), s = echo_standby(e);
 
 		reap();
-		if (alive(k) && alive(w) && alive(s) && k != w && w != s && s != k &&
-		    atomic_load(&e->fr->cp->ready) == CLAIM_NUMBER(e->fr->cp->worker) && echo_census(e) == 3)
+		if (!dying(e) && alive(k) && alive(w) && alive(s) && k != w && w != s && s != k &&
+		    atomic_load(&e->fr->cp->ready) == CLAIM_NUMBER(e->fr->cp->worker) && echo_census(e) == 3) {
+			e->n_killed = 0;
 			return;
+		}
 		must(now_ms() - start < HANGS_MS / 2,
 		     "keeper %d (%d), worker %d (%d), standby %d (%d), processes: %u; ended %u, given up %u", k, alive(k), w,
 		     alive(w), s, alive(s), echo_census(e), e->fr->cp->ended, e->fr->cp->given_up);

@@ -41,6 +41,8 @@ struct echo {
 	uint64_t unique;
 	uint64_t expected;		/* requests that were counted */
 	bool serving;
+	pid_t killed[8];		/* since all was well; dying takes a moment */
+	unsigned n_killed;
 };
 
 /* Exits with 1 where something is not as it should be. */
@@ -61,6 +63,7 @@ void echo_stop(struct echo *e);
 void echo_settled(struct echo *e);
 unsigned echo_census(struct echo *e);
 
+void echo_kill(struct echo *e, pid_t pid, int sig);
 pid_t echo_keeper(const struct echo *e);
 pid_t echo_worker(const struct echo *e);
 pid_t echo_standby(const struct echo *e);

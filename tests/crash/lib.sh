@@ -9,6 +9,9 @@ export LC_ALL=C
 crash_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 FE_BUILD=$(cd "${FE_BUILD:-$crash_dir/../../build/crash}" && pwd)
 
+# What a worker dies of is what is tested; and what ends by _exit(2) leaks nothing.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-}:handle_segv=0:handle_sigbus=0:handle_abort=0:detect_leaks=0"
+
 # program NAME ARGUMENT...: one of tests/crash, which says itself what passed.
 program() {
 	local name=$1 rc=0

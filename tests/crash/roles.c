@@ -35,10 +35,7 @@ static void pause_us(long us)
 
 static void kill_role(char role)
 {
-	pid_t pid = role == 'K' ? echo_keeper(&e) : role == 'W' ? echo_worker(&e) : echo_standby(&e);
-
-	if (pid > 0)
-		kill(pid, SIGKILL);
+	echo_kill(&e, role == 'K' ? echo_keeper(&e) : role == 'W' ? echo_worker(&e) : echo_standby(&e), SIGKILL);
 }
 
 /* Each order of up to three deaths, close to each other and not. */
@@ -74,8 +71,8 @@ static void keeper_by_worker(void)
 		pid_t k = echo_keeper(&e), s = echo_standby(&e);
 
 		kill(k, SIGSTOP);
-		kill(s, SIGKILL);
-		kill(k, SIGKILL);
+		echo_kill(&e, s, SIGKILL);
+		echo_kill(&e, k, SIGKILL);
 		while (echo_keeper(&e) == k)
 			pause_us(500);
 		echo_load(&e, 50);
@@ -133,7 +130,7 @@ static void ends(void)
 	ok("stop");
 
 	echo_start(&e, NULL);
-	kill(echo_keeper(&e), SIGKILL);
+	kill_role('K');
 	echo_load(&e, 100);
 	echo_settled(&e);
 	echo_stop(&e);
@@ -187,7 +184,7 @@ static void statuses(void)
 	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
 		pid_t worker = echo_worker(&e);
 
-		kill(worker, signals[i]);
+		echo_kill(&e, worker, signals[i]);
 		while (echo_worker(&e) == worker)
 			pause_us(500);
 		echo_load(&e, 20);
@@ -266,7 +263,7 @@ static void collector(void)
 	echo_start(&e, NULL);
 	must(!echo_call(&e, ECHO_LEAK, NULL) && !echo_call(&e, ECHO_KEEP, NULL) && !echo_call(&e, ECHO_LEAK, NULL), "a request failed");
 	must(still_open(e.state->leaked, 16) == 16, "descriptors were closed while their worker lived");
-	kill(echo_worker(&e), SIGKILL);
+	kill_role('W');
 	echo_load(&e, 500);
 	for (int i = 0; i < 3000 && still_open(e.state->leaked, 16); i++)
 		pause_us(10000);
@@ -288,10 +285,20 @@ static void collector(void)
 	ok("collector");
 }
 
+#ifdef __SANITIZE_THREAD__
+static const bool may_run;
+#else
+static const bool may_run = true;
+#endif
+
 int main(int argc, char **argv)
 {
 	unsigned kills = argc > 1 ? (unsigned)atoi(argv[1]) : 200;
 
+	if (!may_run) {
+		printf("SKIP roles: not in CI: ThreadSanitizer has a thread of its own, fr_run() wants one only\n");
+		return 77;
+	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ends();
 	statuses();

@@ -224,7 +224,7 @@ static void make(struct world *w, uint32_t keys, uint64_t prepare)
 		.worker = no_worker,
 	};
 	struct fr_slot *slot;
-	void *area;
+	void *area = NULL;
 
 	memset(w, 0, sizeof(*w));
 	w->keys = keys;
