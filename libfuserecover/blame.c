@@ -52,9 +52,10 @@ void fr_blame_thread(struct fr_slot *slot)
 {
 	stack_t stack = { 0 };
 
-	if (slot->signal_stack || slot->fr->role != WORKER || sigaltstack(NULL, &stack) || !(stack.ss_flags & SS_DISABLE))
+	if (slot->signal_stack || slot->fr->role != WORKER || sigaltstack(NULL, &stack) ||
+	    !(stack.ss_flags & SS_DISABLE))
 		return;
-	stack.ss_sp = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	stack.ss_sp = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack.ss_sp == MAP_FAILED)
 		return;
 	stack.ss_size = STACK_SIZE;

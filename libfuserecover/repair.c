@@ -54,7 +54,8 @@ static bool index_whole(const struct fr_table *t, uint32_t n_indexed, char *why,
 		for (uint32_t i = t->heads[b]; i != NIL; i = fr_at(t, i)->link) {
 			if (!is(t, i, RECORD_INDEXED) || ++n > n_indexed)
 				return tell(why, size, "its index leads astray", i);
-			if (fr_at(t, i)->hash != fr_hash(t, fr_at(t, i)->bytes + t->key_offset) || fr_bucket(fr_at(t, i)->hash, buckets) != b)
+			if (fr_at(t, i)->hash != fr_hash(t, fr_at(t, i)->bytes + t->key_offset) ||
+			    fr_bucket(fr_at(t, i)->hash, buckets) != b)
 				return tell(why, size, "a record is in the wrong bucket", i);
 		}
 	}

@@ -65,10 +65,12 @@ static int grow_records(struct fr_table *t)
 	int err;
 
 	add = add < GROW_LEAST ? GROW_LEAST : add > GROW_MOST ? GROW_MOST : add;
+	add = add < 2 * (uint64_t)t->stride ? 2 * (uint64_t)t->stride : add;
 	add = have + add > end ? end - have : add;
 	err = fr_give_memory(t->fr, t->records_offset + have, add);
 	if (err) {
-		fr_log(t->fr, LOG_ERR, "table %s can not grow beyond %u records: %s", t->name, grown - 1, strerror(-err));
+		fr_log(t->fr, LOG_ERR, "table %s can not grow beyond %u records: %s", t->name, grown,
+		       strerror(-err));
 		return err;
 	}
 	FR_STEP();

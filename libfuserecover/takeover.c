@@ -72,7 +72,8 @@ static bool set_aside(struct fr_slot *slot, uint32_t fault)
 	if (++cp->tries < slot->fr->options.tries)
 		return false;
 	fr_describe_request(slot, request, sizeof(request));
-	fr_log(slot->fr, LOG_ERR, "%u workers died of one request (signal %u): it gets EIO: %s", cp->tries, fault, request);
+	fr_log(slot->fr, LOG_ERR, "%u workers died of one request (signal %u): it gets EIO: %s", cp->tries, fault,
+	       request);
 	atomic_fetch_add(&slot->fr->cp->set_aside, 1);
 	if (!fr_wants_no_reply(in->opcode))
 		fr_reply_later(cp->fd, in->unique, -EIO, NULL, 0);

@@ -55,5 +55,8 @@ struct memfs {
 int memfs_init(struct memfs *fs);
 /* Answers the request in the slot. */
 void memfs_answer(struct memfs *fs, struct fr_slot *slot);
+/* Works in a directory of its own until it is told to leave. */
+void memfs_load(struct memfs *fs, unsigned number, uint64_t seed) __attribute__((noreturn));
+uint64_t memfs_random(uint64_t *state);
 
 #endif

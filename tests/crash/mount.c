@@ -3,7 +3,6 @@
  * mount MOUNTPOINT [KILLS]: memfs on a real mount, under clients that check everything, while worker,
  * keeper and standby are killed KILLS (300) times. No client may see an error, or other bytes than its own.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -35,15 +34,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static uint64_t random_of(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return z ^ z >> 31;
 }
 
 static void pause_us(long us)
@@ -133,7 +123,8 @@ static int server(void)
 
 	make_root();
 	fs.state->fds[0] = dev_fuse(-1);
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions", fs.state->fds[0]);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions",
+		 fs.state->fds[0]);
 	if (fs.state->fds[0] < 0 || mount("memfs", fs.mountpoint, "fuse.memfs", MS_NOSUID | MS_NODEV, options))
 		return -errno;
 	for (int i = 1; i < MEMFS_THREADS; i++) {
@@ -143,135 +134,6 @@ static int server(void)
 	}
 	fs.state->mounted = 1;
 	return fr_run(fs.fr);
-}
-
-/* ---- the clients ---- */
-
-static unsigned client;
-static uint64_t step;
-
-static void must(bool holds, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void must(bool holds, const char *fmt, ...)
-{
-	int err = errno;
-	va_list ap;
-
-	if (holds)
-		return;
-	va_start(ap, fmt);
-	printf("FAIL mount: client %u, step %llu, FE_SEED=%llu: ", client, (unsigned long long)step, (unsigned long long)seed);
-	vprintf(fmt, ap);
-	printf(": %s\n", strerror(err));
-	va_end(ap);
-	fflush(stdout);
-	__atomic_add_fetch(&fs.state->failed, 1, __ATOMIC_SEQ_CST);
-	_exit(1);
-}
-
-static void fill(unsigned char *buf, size_t size, uint64_t of)
-{
-	for (size_t i = 0; i < size; i++)
-		buf[i] = (unsigned char)(of * 31 + i * 7 + (i >> 8));
-}
-
-static void check_file(const char *path, const unsigned char *want, size_t size)
-{
-	static unsigned char got[65536];
-	int fd = open(path, O_RDONLY);
-	size_t n = 0;
-	ssize_t part;
-
-	must(fd >= 0, "open %s", path);
-	while ((part = read(fd, got + n, sizeof(got) - n)) > 0)
-		n += (size_t)part;
-	must(part == 0, "read %s", path);
-	must(n == size && !memcmp(got, want, size), "%s has %zu bytes, expected %zu, or other ones", path, n, size);
-	must(!close(fd), "close");
-}
-
-/* A file is made, written, appended to, shortened, renamed, read and removed. */
-static void life_of_a_file(uint64_t r)
-{
-	static unsigned char data[65536];
-	char a[64], b[64];
-	size_t size = r % 12000 + 1, more;
-	struct stat st;
-	int fd;
-
-	snprintf(a, sizeof(a), "file-%llu", (unsigned long long)step);
-	snprintf(b, sizeof(b), "sub/moved-%llu", (unsigned long long)(step % 8));
-	fill(data, sizeof(data), step);
-	fd = open(a, O_RDWR | O_CREAT | O_EXCL, 0644);
-	must(fd >= 0, "create %s", a);
-	must(write(fd, data, size) == (ssize_t)size, "write");
-	must(!close(fd), "close");
-	fd = open(a, O_WRONLY | O_APPEND);
-	must(fd >= 0, "open for append");
-	for (int i = 0; i < 5; i++) {
-		more = (r >> (8 + i)) % 3000 + 1;
-		must(write(fd, data + size, more) == (ssize_t)more, "append");
-		size += more;
-	}
-	must(!fstat(fd, &st) && (size_t)st.st_size == size, "size %lld after appends, expected %zu", (long long)st.st_size, size);
-	check_file(a, data, size);
-	must(open(a, O_RDWR | O_CREAT | O_EXCL, 0644) < 0 && errno == EEXIST, "O_EXCL of what exists");
-	must(!rename(a, b), "rename");
-	must(stat(a, &st) < 0 && errno == ENOENT, "what was renamed is still there");
-	check_file(b, data, size);
-	size /= 2;
-	must(!truncate(b, (off_t)size), "truncate");
-	check_file(b, data, size);
-	must(!unlink(b), "unlink");
-	must(unlink(b) < 0 && errno == ENOENT, "unlink of what is gone");
-	/* still open, without a name */
-	must(write(fd, data, 10) == 10, "write to an unlinked file");
-	must(!fstat(fd, &st) && (size_t)st.st_size == size + 10 && !st.st_nlink, "an unlinked file has %lld bytes, %u names",
-	     (long long)st.st_size, (unsigned)st.st_nlink);
-	must(!close(fd), "close");
-}
-
-static void directories(void)
-{
-	char name[64];
-	unsigned seen = 0;
-	struct dirent *d;
-	DIR *dir;
-
-	must(!mkdir("dir", 0755), "mkdir");
-	must(mkdir("dir", 0755) < 0 && errno == EEXIST, "mkdir of what exists");
-	for (int i = 0; i < 20; i++) {
-		snprintf(name, sizeof(name), "dir/%d", i);
-		must(!mkdir(name, 0700), "mkdir %s", name);
-	}
-	must(rmdir("dir") < 0 && errno == ENOTEMPTY, "rmdir of what is not empty");
-	dir = opendir("dir");
-	must(dir != NULL, "opendir");
-	while ((errno = 0, d = readdir(dir)))
-		seen += d->d_name[0] != '.';
-	must(!errno && seen == 20, "%u names in a directory, expected 20", seen);
-	must(!closedir(dir), "closedir");
-	for (int i = 0; i < 20; i++) {
-		snprintf(name, sizeof(name), "dir/%d", i);
-		must(!rmdir(name), "rmdir %s", name);
-	}
-	must(!rmdir("dir"), "rmdir");
-}
-
-static void load(void)
-{
-	uint64_t r = seed + client;
-	char name[64];
-
-	snprintf(name, sizeof(name), "%s/client-%u", fs.mountpoint, client);
-	must(!mkdir(name, 0755) && !chdir(name) && !mkdir("sub", 0755), "mkdir");
-	while (!__atomic_load_n(&fs.state->leave, __ATOMIC_SEQ_CST)) {
-		step++;
-		life_of_a_file(random_of(&r));
-		if (step % 10 == 0)
-			directories();
-	}
-	must(!rmdir("sub") && !chdir("/") && !rmdir(name), "rmdir at the end");
-	_exit(0);
 }
 
 /* ---- the killer ---- */
@@ -321,7 +183,8 @@ static void settled(void)
 			;
 		if (fs.state->failed)
 			failed("%u clients failed", fs.state->failed);
-		if (alive(fr_keeper_pid(fs.fr)) && alive(fr_worker_pid(fs.fr)) && alive((pid_t)atomic_load(&fs.fr->cp->standby)) &&
+		if (alive(fr_keeper_pid(fs.fr)) && alive(fr_worker_pid(fs.fr)) &&
+		    alive((pid_t)atomic_load(&fs.fr->cp->standby)) &&
 		    atomic_load(&fs.fr->cp->ready) == CLAIM_NUMBER(fs.fr->cp->worker))
 			break;
 		if (now_ns() - start > HANGS_S * 1000000000ull)
@@ -364,12 +227,12 @@ static void kill_all_the_time(unsigned kills)
 	struct stat st;
 
 	for (unsigned i = 0; i < kills; i++) {
-		char role = "WWWWKS"[random_of(&r) % 6];
+		char role = "WWWWKS"[memfs_random(&r) % 6];
 		pid_t pid = role == 'W' ? fr_worker_pid(fs.fr) : role == 'K' ? fr_keeper_pid(fs.fr) :
 			    (pid_t)atomic_load(&fs.fr->cp->standby);
 		uint64_t t = now_ns();
 
-		if (random_of(&r) % 2 && kill_at_point(random_of(&r) % 3000)) {
+		if (memfs_random(&r) % 2 && kill_at_point(memfs_random(&r) % 3000)) {
 			settled();
 			continue;
 		}
@@ -381,15 +244,15 @@ static void kill_all_the_time(unsigned kills)
 				failed("stat of the root: %s", strerror(errno));
 			pauses[n++] = now_ns() - t;
 		}
-		if (random_of(&r) % 8 == 0) {
-			pause_us((long)(random_of(&r) % 2000));
-			pid = random_of(&r) % 2 ? fr_worker_pid(fs.fr) : fr_keeper_pid(fs.fr);
+		if (memfs_random(&r) % 8 == 0) {
+			pause_us((long)(memfs_random(&r) % 2000));
+			pid = memfs_random(&r) % 2 ? fr_worker_pid(fs.fr) : fr_keeper_pid(fs.fr);
 			killed[1] = pid;
 			if (pid > 0)
 				kill(pid, SIGKILL);
 		}
 		settled();
-		pause_us((long)(random_of(&r) % 20000));
+		pause_us((long)(memfs_random(&r) % 20000));
 		if (i % 100 == 99) {
 			/* Work is done between the deaths, or nothing is tested. */
 			if (fs.state->operations < before + 100)
@@ -503,10 +366,10 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	settled();
-	for (client = 0; client < CLIENTS; client++) {
+	for (unsigned client = 0; client < CLIENTS; client++) {
 		clients[client] = fork();
 		if (!clients[client])
-			load();
+			memfs_load(&fs, client, seed);
 	}
 	kill_all_the_time(kills);
 	end_clients(clients);

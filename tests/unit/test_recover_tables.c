@@ -195,6 +195,27 @@ START_TEST(full)
 }
 END_TEST
 
+START_TEST(large_records)
+{
+	struct fr_table *large;
+
+	ck_assert_int_eq(fr_table_new(fr, "large", 300000, 0, 0, 5, &large), 0);
+	for (int i = 0; i < 5; i++) {
+		void *r;
+
+		fr_begin(slot);
+		r = fr_alloc_record(slot, large);
+		ck_assert_ptr_nonnull(r);
+		memset(r, 0xff, 300000);
+		fr_commit(slot);
+		whole(large);
+	}
+	fr_begin(slot);
+	ck_assert_ptr_null(fr_alloc_record(slot, large));
+	fr_commit(slot);
+}
+END_TEST
+
 /* What a step gave must not be overwritten by what it takes. */
 START_TEST(given_and_taken)
 {
@@ -588,7 +609,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		ids, retired, full, given_and_taken, model, growth, mending, damage_found, damaged_log, adoption,
+		ids, retired, full, large_records, given_and_taken, model, growth, mending, damage_found, damaged_log, adoption,
 		adoption_refused, NULL,
 	};
 
