@@ -200,7 +200,7 @@ PUBLIC void fr_index_remove(struct fr_slot *slot, struct fr_table *t, uint32_t h
 	if (unlikely(!slot->open))
 		fr_die(t->fr, "fr_index_remove() without fr_begin()");
 	link = head_of(t, hash);
-	while ((at = follow(t, *link, &length)) && at != r)
+	for (at = follow(t, *link, &length); at && at != r; at = follow(t, *link, &length))
 		link = &at->link;
 	if (unlikely(!at))
 		fr_die(t->fr, "fr_index_remove() of a record that is not in the index of table %s", t->name);
