@@ -4,6 +4,7 @@
 
 request/: one file for each operation with all that must come before it, and some longer sequences; the
 format is described in fuzz_request.c. options/: command lines, as fuzz_options.c takes them.
+checkpoint/: changes to a good checkpoint, see fuzz_checkpoint.c.
 """
 import os
 import struct
@@ -185,6 +186,28 @@ COMMAND_LINES = (
     'a:b /mnt -oro -orw', 'a:b /mnt -o debug=1', 'a:b /mnt -o attr_timeout')
 
 
+def change(what, where, data=b''):
+    return struct.pack('<BBI', what, len(data), where) + data
+
+
+CHECKPOINTS = {
+    'good': b'',
+    'magic': change(0, 0, b'x'),
+    'layout-number': change(0, 12, b'\1'),
+    'size': change(0, 64, b'\xff' * 8),
+    'parts': change(0, 52, b'\xff\0\0\0'),
+    'part-offset': change(0, 128, b'\xff' * 8),
+    'slot-state': change(1, 0, b'\xff' * 8),
+    'slots': b''.join(change(1, at, b'\1\2\3\4\5\6\7\x08') for at in range(0, 256, 8)),
+    'counts': b''.join(change(2, at, b'\xff\xff\0\0') for at in range(0, 28, 4)),
+    'fresh': change(2, 4, b'\7\0\0\0'),
+    'free-list': change(2, 8, b'\1\0\0\0'),
+    'buckets': change(2, 20, b'\x41\0\0\0'),
+    'heads': b''.join(change(3, 4096 + at, b'\3\0\0\0\4\0\0\0') for at in range(0, 256, 8)),
+    'records': b''.join(change(3, 12288 + at, b'\1\0\0\0') for at in range(0, 960, 4)),
+}
+
+
 def write(directory, name, data):
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, name), 'wb') as f:
@@ -198,6 +221,8 @@ def main():
     for number, line in enumerate(COMMAND_LINES):
         for root in (0, 1):
             write(os.path.join(to, 'options'), f'{number:02}-{root}', bytes([root]) + text(*line.split()))
+    for name, changes in CHECKPOINTS.items():
+        write(os.path.join(to, 'checkpoint'), name, changes)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Descriptors outlive a worker, also those that it had just opened and noted nowhere. The map says whose
+ * a descriptor is; what it does not know while no request is running is garbage.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libfuserecover/internal.h"
+
+#define GROW	(64u << 10)
+
+static int reach(struct fr *fr, int fd)
+{
+	uint32_t grown = atomic_load(&fr->cp->fds_grown), end = ((uint32_t)fd / GROW + 1) * GROW;
+	int err;
+
+	if (fd < 0 || (uint32_t)fd >= fr->layout.fds)
+		return -EBADF;
+	if (likely((uint32_t)fd < grown))
+		return 0;
+	end = end < fr->layout.fds ? end : fr->layout.fds;
+	err = fr_give_memory(fr, (uint64_t)((unsigned char *)fr->fd_map - fr->base), end);
+	FR_STEP();
+	/* Another thread may have been faster and gone further. */
+	while (!err && grown < end && !atomic_compare_exchange_weak(&fr->cp->fds_grown, &grown, end))
+		;
+	return err;
+}
+
+static void set_in_step(struct fr_slot *slot, struct fr *fr, int fd, enum fd_owner owner)
+{
+	if (slot && slot->open)
+		fr_save(slot, (void *)&fr->fd_map[fd], 1);
+	atomic_store(&fr->fd_map[fd], (uint8_t)owner);
+	FR_STEP();
+}
+
+PUBLIC int fr_fd_keep(struct fr *fr, struct fr_slot *slot, int fd)
+{
+	int err = reach(fr, fd);
+
+	if (!err)
+		set_in_step(slot, fr, fd, FD_CALLERS);
+	return err;
+}
+
+PUBLIC int fr_fd_drop(struct fr *fr, struct fr_slot *slot, int fd)
+{
+	int err = reach(fr, fd);
+
+	if (!err)
+		set_in_step(slot, fr, fd, FD_NONE);
+	return err;
+}
+
+int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner)
+{
+	int err = reach(fr, fd);
+
+	if (!err)
+		atomic_store(&fr->fd_map[fd], (uint8_t)owner);
+	return err;
+}
+
+void fr_fd_disown(struct fr *fr, int fd)
+{
+	if (fd >= 0 && (uint32_t)fd < atomic_load(&fr->cp->fds_grown))
+		atomic_store(&fr->fd_map[fd], FD_NONE);
+}
+
+/* ---- what is open ---- */
+
+static int number_of(const struct dirent *entry)
+{
+	char *end;
+	long n = strtol(entry->d_name, &end, 10);
+
+	return *end || end == entry->d_name || n < 0 || n > INT_MAX ? -1 : (int)n;
+}
+
+int fr_fds_keep_open(struct fr *fr)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int err = 0, fd;
+
+	if (!dir)
+		return -errno;
+	while (!err && (entry = readdir(dir))) {
+		fd = number_of(entry);
+		if (fd < 0 || fd == dirfd(dir) || reach(fr, fd))
+			continue;
+		if (atomic_load(&fr->fd_map[fd]) == FD_NONE)
+			err = fr_fd_own(fr, fd, FD_CALLERS);
+	}
+	closedir(dir);
+	return err;
+}
+
+void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares)
+{
+	uint32_t end = atomic_load(&fr->cp->fds_grown);
+
+	end = end < fr->layout.fds ? end : fr->layout.fds;
+	for (uint32_t fd = 0; fd < end; fd++) {
+		bool spared = false;
+
+		if (likely(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed) != owner))
+			continue;
+		for (unsigned i = 0; i < spares; i++)
+			spared |= spare[i] == (int)fd;
+		if (spared)
+			continue;
+		fr_fd_disown(fr, (int)fd);
+		close((int)fd);
+	}
+}
+
+/* ---- the collector ---- */
+
+#define CANDIDATES	256
+#define STOP_TRIES	20	/* of 50 us each: so long may a request be held up */
+
+static bool unknown(const struct fr *fr, int fd)
+{
+	/* Beyond the map nothing can be kept, and nothing is closed. */
+	return (uint32_t)fd < atomic_load(&fr->cp->fds_grown) && atomic_load(&fr->fd_map[fd]) == FD_NONE;
+}
+
+static unsigned look(const struct fr *fr, int *found)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	unsigned n = 0;
+
+	while (dir && n < CANDIDATES && (entry = readdir(dir))) {
+		int fd = number_of(entry);
+
+		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd))
+			found[n++] = fd;
+	}
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static bool anybody_busy(struct fr *fr)
+{
+	for (uint32_t i = 0; i < fr->layout.slots; i++)
+		if (atomic_load(&fr->slots[i].busy) || fr->slots[i].pending)
+			return true;
+	return atomic_load(&fr->cp->opening[KEEPER]) || atomic_load(&fr->cp->opening[STANDBY]);
+}
+
+/* No request runs until go_on(); who begins one waits. */
+static bool stop(struct fr *fr)
+{
+	const struct timespec moment = { .tv_nsec = 50000 };
+
+	atomic_store(&fr->stopped, 1);
+	for (int i = 0; i < STOP_TRIES; i++) {
+		if (!anybody_busy(fr))
+			return true;
+		nanosleep(&moment, NULL);
+	}
+	return false;
+}
+
+static void go_on(struct fr *fr)
+{
+	atomic_store(&fr->stopped, 0);
+	syscall(SYS_futex, &fr->stopped, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+bool fr_collect(struct fr *fr)
+{
+	int found[CANDIDATES];
+	unsigned n = look(fr, found), garbage = 0;
+	bool still;
+
+	if (!n)
+		return true;
+	still = stop(fr);
+	/* Nobody knows these: so nobody will close them, and their numbers stay theirs. */
+	for (unsigned i = 0; still && i < n; i++)
+		if (unknown(fr, found[i]) && fcntl(found[i], F_GETFD) >= 0)
+			found[garbage++] = found[i];
+	go_on(fr);
+	for (unsigned i = 0; i < garbage; i++)
+		close(found[i]);
+	if (garbage)
+		fr_log(fr, LOG_DEBUG, "closed %u descriptors that the predecessor had left open", garbage);
+	return still && n < CANDIDATES;
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the files of the library share: how the checkpoint is laid out, and what each process keeps of
+ * it for itself.
+ *
+ * A worker may have written anywhere before it died. So where things lie is known privately, in
+ * struct fr, which each process inherits from the keeper; and an index or a size that was read from
+ * the checkpoint is checked before it is used.
+ *
+ * Processes die by SIGKILL and the machine lives on: what a dead thread has stored is there, in the
+ * order of its instructions. So barrier() against the compiler is all that orders a log and its data.
+ */
+#ifndef FUSERECOVER_INTERNAL_H
+#define FUSERECOVER_INTERNAL_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <syslog.h>
+
+#include "libfuserecover/fuserecover.h"
+#include "libfuserecover/killpoint.h"
+
+#define PUBLIC		__attribute__((visibility("default")))
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define barrier()	atomic_signal_fence(memory_order_seq_cst)
+
+#define CP_MAGIC	0x31767265636f6572u	/* "reocerv1", little endian */
+#define CP_ABI		1u
+#define NAME_SIZE	32
+#define PARTS_MAX	48
+#define UNDO_SIZE	(64u << 10)
+#define STRIPES		64u		/* parts of an index that are locked by themselves */
+#define FIRST_BUCKETS	STRIPES
+#define DEATHS_MOST	256u
+#define NIL		0u		/* no record */
+
+/* ---- the checkpoint ---- */
+
+enum part_kind { PART_AREA = 1, PART_TABLE };
+
+struct cp_part {
+	char name[NAME_SIZE];
+	uint32_t kind;
+	uint32_t record_size;
+	uint32_t key_offset;
+	uint32_t key_size;
+	uint32_t max;
+	uint32_t reserved;
+	uint64_t offset;
+	uint64_t size;
+};
+
+/* What stays as it is from fr_run() on. */
+struct cp_layout {
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t layout;
+	uint32_t page;
+	uint32_t slots;
+	uint32_t request_size;
+	uint32_t reply_size;
+	uint32_t intent_size;
+	uint32_t note_size;
+	uint32_t fds;			/* bytes of the map of descriptors */
+	uint32_t parts;
+	uint64_t seed;			/* of the hashes */
+	uint64_t size;			/* of the whole file */
+	struct cp_part part[PARTS_MAX];
+};
+
+/* Who is what: a number that rises each time somebody else takes the role, above his pid. */
+#define CLAIM(number, pid)	((uint64_t)(number) << 32 | (uint32_t)(pid))
+#define CLAIM_NUMBER(claim)	((uint32_t)((claim) >> 32))
+#define CLAIM_PID(claim)	((pid_t)(uint32_t)(claim))
+
+enum role { KEEPER, STANDBY, WORKER, ALONE, ROLES };
+
+struct cp_header {
+	struct cp_layout layout;
+	_Atomic uint64_t keeper;	/* CLAIM() */
+	_Atomic uint64_t worker;	/* CLAIM(): the number is the generation */
+	_Atomic uint64_t alive_claim;	/* the worker that `alive` tells of */
+	_Atomic uint32_t ready;		/* generation of the last worker that began to serve */
+	_Atomic uint32_t standby;	/* pid */
+	_Atomic uint32_t ended;		/* the worker's function returned: the service ends */
+	_Atomic uint32_t given_up;	/* positive errno */
+	_Atomic uint32_t stopping;
+	_Atomic uint32_t damaged;	/* found by a worker, which then ends: to be mended */
+	_Atomic uint32_t opening[ROLES + 1]; /* a descriptor is being opened or closed, and is not marked */
+	_Atomic uint32_t fds_grown;	/* bytes of the map that have memory */
+	_Atomic uint64_t steps[2];	/* killpoint.h */
+	_Atomic uint64_t recoveries;
+	_Atomic uint64_t last_pause;
+	_Atomic uint64_t resent;
+	_Atomic uint64_t redone;
+	_Atomic uint64_t set_aside;
+	_Atomic int32_t last_status;
+	pthread_mutex_t alive;		/* robust, held by the worker's main thread */
+};
+
+/* A slot's request is unfinished where its state is SLOT_READ and the request's header has a length. */
+enum slot_state { SLOT_IDLE, SLOT_READ, SLOT_DONE, SLOT_PARKED };
+
+struct cp_slot {
+	pthread_mutex_t alive;		/* robust, held by the thread that serves */
+	uint32_t has_memory;
+	uint32_t state;
+	int32_t fd;
+	uint32_t result;		/* bytes of the stored reply */
+	uint32_t intent;
+	uint32_t tries;			/* workers that died of this request */
+	_Atomic uint32_t fault;		/* the signal that the thread raised */
+	uint32_t undo_used;
+	_Atomic uint64_t busy_since;	/* ms of CLOCK_MONOTONIC_COARSE, 0: no request */
+} __attribute__((aligned(64)));
+
+/* The end of an entry of the undo log, behind the old bytes: the log is read from its end. */
+struct undo {
+	uint64_t offset;		/* in the checkpoint */
+	uint64_t size;
+};
+
+/* `gen` of a record in use is the upper half of its id. */
+enum record_state { RECORD_FREE, RECORD_LIVE, RECORD_INDEXED, RECORD_RETIRED, RECORD_STATES };
+
+struct record {
+	_Atomic uint32_t gen;
+	_Atomic uint32_t state;
+	uint32_t link;			/* free: the next free one; indexed: the next of its bucket */
+	uint32_t hash;
+	unsigned char bytes[];
+};
+
+struct cp_table {
+	_Atomic uint32_t used;
+	_Atomic uint32_t fresh;		/* the first index that was never used */
+	uint32_t free_head;
+	uint32_t reserved;
+	_Atomic uint32_t grown;		/* indices below have memory */
+	_Atomic uint32_t buckets;	/* of the index */
+	uint32_t buckets_grown;
+};
+
+/* What taking and giving a record changes of a table. */
+#define TABLE_COUNTS	offsetof(struct cp_table, grown)
+
+/* What a byte of the map of descriptors says. */
+enum fd_owner { FD_NONE, FD_CALLERS, FD_KEEPERS, FD_WORKERS, FD_LIBRARYS };
+
+/* ---- what each process has of its own ---- */
+
+struct fr_table {
+	struct fr *fr;
+	char name[NAME_SIZE];
+	struct cp_table *cp;
+	uint32_t *heads;		/* buckets */
+	unsigned char *records;		/* number 0 is never used */
+	uint32_t stride;
+	uint32_t record_size;
+	uint32_t key_offset;
+	uint32_t key_size;
+	uint32_t max;			/* records; indices go up to it */
+	uint32_t max_buckets;
+	uint64_t seed;
+	uint64_t heads_offset;		/* in the checkpoint */
+	uint64_t records_offset;
+	uint32_t freed;			/* the first record given in the step that holds the tables */
+	pthread_mutex_t locks[STRIPES];
+};
+
+struct fr_slot {
+	struct fr *fr;
+	struct cp_slot *cp;
+	unsigned char *undo, *intent, *note, *request, *reply;
+	uint32_t index;
+	_Atomic uint32_t pending;	/* bytes of an unfinished request */
+	bool taken;
+	bool populated;			/* by this process */
+	bool open;			/* between fr_begin() and fr_commit() */
+	bool holds_tables;
+	bool clean;			/* nothing was read since it was emptied */
+	uint32_t held;			/* stripes locked for a split */
+	pthread_mutex_t *stripe[4];
+	_Atomic uint32_t busy;		/* against `stopped` of struct fr */
+	void *signal_stack;
+};
+
+/* Where the pieces of a slot lie in it. */
+struct slot_shape {
+	uint32_t intent, note, request, reply, size;
+};
+
+struct fr {
+	struct fr_options options;
+	char name[NAME_SIZE];
+	struct cp_layout layout;
+	int fd;
+	unsigned char *base;
+	size_t span;			/* of the mapping; the file may end before */
+	struct cp_header *cp;
+	struct cp_slot *cp_slots;
+	_Atomic uint8_t *fd_map;
+	uint64_t bodies;		/* offset of the first slot's memory */
+	struct slot_shape shape;
+	struct fr_slot *slots;
+	struct fr_table *tables[PARTS_MAX];
+	uint32_t parts_asked;		/* of an adopted checkpoint */
+	bool adopted;
+	bool alone;
+	enum role role;
+	uint32_t generation;
+	pthread_mutex_t tables_lock;	/* records are taken and given, indexes grow */
+	int stop_fd, wake_fd;
+	_Atomic uint32_t stopped;	/* the collector looks: no request may be begun */
+	_Atomic uint64_t died_at;	/* ns, when the predecessor was found dead; 0: reported */
+	_Atomic uint32_t mlock_failed;
+
+	/* keeper and standby */
+	uint64_t keeper_claim;		/* whom the standby works for */
+	int keeper_pidfd;
+	uint64_t worker_claim;		/* whom worker_pidfd names */
+	int worker_pidfd;
+	pid_t standby;
+	int standby_pidfd;
+	sigset_t mask;			/* of who called fr_run() */
+	uint32_t deaths;		/* as many have been noted below */
+	uint64_t death_times[DEATHS_MOST];
+};
+
+/* ---- checkpoint.c, log.c ---- */
+void fr_log(const struct fr *fr, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* For a mistake of the caller's that must not go on: one line, then abort(3). */
+void fr_die(const struct fr *fr, const char *fmt, ...)
+	__attribute__((noreturn, cold, format(printf, 2, 3)));
+/* A worker found the checkpoint damaged: notes that, and dies; the successor mends it. */
+void fr_damaged(const struct fr *fr, const char *fmt, ...)
+	__attribute__((noreturn, cold, format(printf, 2, 3)));
+uint64_t fr_now_ns(void);
+int fr_give_memory(struct fr *fr, uint64_t offset, uint64_t size);
+/* The next part of an adopted checkpoint, or a new one behind the last; its layout, NULL with *err. */
+const struct cp_part *fr_part(struct fr *fr, struct cp_part *want, int *err);
+/* New locks: in a process that was forked, or after a death. */
+void fr_reset_locks(struct fr *fr);
+int fr_mutex_robust(pthread_mutex_t *m);
+/* The layout as it is known privately, over what may have been written there. */
+void fr_restore_layout(struct fr *fr);
+
+/* ---- step.c ---- */
+/* Back to what was at fr_begin(). -EBADMSG where the log is damaged. */
+int fr_rollback(struct fr *fr, uint32_t slot);
+void fr_hold_tables(struct fr_slot *slot);
+bool fr_try_hold_tables(struct fr_slot *slot);
+/* Outside of a step, and without a keeper, they are not held any longer than need be. */
+void fr_release_tables(struct fr_slot *slot);
+static inline uint32_t fr_undo_room(const struct fr_slot *slot)
+{
+	return UNDO_SIZE - slot->cp->undo_used;
+}
+
+/* ---- table.c, index.c, repair.c ---- */
+static inline struct record *fr_at(const struct fr_table *t, uint32_t index)
+{
+	return (struct record *)(void *)(t->records + (size_t)index * t->stride);
+}
+
+static inline uint32_t fr_index_of(const struct fr_table *t, const struct record *r)
+{
+	return (uint32_t)((size_t)((const unsigned char *)r - t->records) / t->stride);
+}
+
+static inline struct record *fr_record_of(const void *bytes)
+{
+	return (struct record *)(void *)((unsigned char *)(uintptr_t)bytes - offsetof(struct record, bytes));
+}
+
+/* The bucket of a hash where there are n of them, by linear hashing. */
+static inline uint32_t fr_bucket(uint32_t hash, uint32_t n)
+{
+	uint32_t low = 1u << (31 - __builtin_clz(n));	/* the greatest power of two that is not above n */
+	uint32_t b = hash & (2 * low - 1);
+
+	return b < n ? b : hash & (low - 1);
+}
+
+uint32_t fr_hash(const struct fr_table *t, const void *key);
+/* Whether everything in a table fits together; else says in `why` what does not. */
+bool fr_table_whole(const struct fr_table *t, char *why, size_t size);
+/* Whether the counts can be relied on; looks at no record. */
+bool fr_table_plausible(const struct fr_table *t);
+/* Makes free list and index anew from the records. Nobody else may use the table meanwhile. */
+int fr_table_repair(struct fr_table *t);
+int fr_tables_recover(struct fr *fr);
+
+/* ---- slot.c, takeover.c, blame.c ---- */
+extern __thread struct fr_slot *fr_current __attribute__((tls_model("initial-exec")));
+void fr_slots_init(struct fr *fr);
+struct slot_shape fr_slot_shape(const struct cp_layout *l);
+/* The slots that were in use, before they are needed. */
+void fr_slots_populate(struct fr *fr);
+bool fr_wants_no_reply(uint32_t opcode);
+/* Of an unfinished request in a slot, 0 where there is none. */
+uint32_t fr_slot_request_length(const struct fr_slot *slot);
+/* One line about a slot's request. */
+void fr_describe_request(const struct fr_slot *slot, char *text, size_t size);
+/* What the successor does before it serves. 0, or -EBADMSG. */
+int fr_takeover(struct fr *fr);
+void fr_blame_install(void);
+void fr_blame_thread(struct fr_slot *slot);
+void fr_blame_leave(struct fr_slot *slot);
+
+/* ---- process.c ---- */
+/* fork(2) with one table of descriptors for both: 0 in the child, or a negative errno. */
+pid_t fr_fork_sharing(int *pidfd);
+/* -1 counts as dead. */
+bool fr_pidfd_dead(int pidfd);
+/* At most ms; whether it is dead then. */
+bool fr_pidfd_wait(int pidfd, int ms);
+int fr_pidfd_of(struct fr *fr, pid_t pid, enum fd_owner owner, enum role opener);
+void fr_close_own(struct fr *fr, int *fd);
+/* Of a robust lock, whether it is held, as its futex says. */
+enum owner { OWNER_NONE, OWNER_DEAD, OWNER_ALIVE };
+enum owner fr_owner(pthread_mutex_t *m);
+/* Waits at most ms until that may have changed. */
+void fr_owner_wait(pthread_mutex_t *m, unsigned ms);
+void fr_wake_keeper(const struct fr *fr);
+/* SIGTERM, SIGINT and SIGHUP become fr_stop(), unless they are ignored. */
+void fr_signals_catch(struct fr *fr);
+void fr_signals_restore(void);
+/* As in a worker: they kill. */
+void fr_signals_default(void);
+
+/* ---- keeper.c, standby.c, worker.c, watcher.c ---- */
+/* Keeps until the end of the service: what fr_run() returns. */
+int fr_keep(struct fr *fr);
+/* The role of the keeper, if nobody has taken it since `from` had it. */
+bool fr_claim_keeper(struct fr *fr, uint64_t from);
+/* This one is none any more. */
+void fr_no_standby(struct fr *fr, pid_t pid);
+/* In the standby. Returns only where it has become the keeper. */
+void fr_standby(struct fr *fr);
+void fr_worker(struct fr *fr, uint64_t claim) __attribute__((noreturn));
+/* In the worker: looks after the keeper, and closes what the predecessor left open. */
+int fr_watcher_start(struct fr *fr);
+
+/* ---- fds.c ---- */
+int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner);
+void fr_fd_disown(struct fr *fr, int fd);
+/* Keeps all that are open. */
+int fr_fds_keep_open(struct fr *fr);
+/* Closes those of an owner that has died, but for `spare`. */
+void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares);
+/* One try; false where it has to be tried again. */
+bool fr_collect(struct fr *fr);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "libfuserecover/killpoint.h"
+
+#ifdef FR_KILL_POINTS
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MOST	8
+
+static _Atomic uint64_t *count;
+static uint64_t kill_at[MOST];
+
+__attribute__((visibility("default"))) void fr_kill_points(_Atomic uint64_t *counter)
+{
+	const char *text = getenv("FUSERECOVER_KILL_AT");
+	char *end;
+
+	count = counter;
+	for (unsigned i = 0; i < MOST; i++) {
+		kill_at[i] = text && *text ? strtoull(text, &end, 10) : 0;
+		text = kill_at[i] && *end == ',' ? end + 1 : NULL;
+	}
+}
+
+__attribute__((visibility("default"))) void fr_kill_point(void)
+{
+	uint64_t now;
+
+	if (!count)
+		return;
+	now = atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1;
+	if (now == atomic_load_explicit(&count[1], memory_order_relaxed))
+		kill(getpid(), SIGKILL);
+	for (unsigned i = 0; i < MOST && kill_at[i]; i++)
+		if (now == kill_at[i])
+			kill(getpid(), SIGKILL);
+}
+#else
+/* A translation unit must not be empty. */
+typedef int fr_no_kill_points;
+#endif

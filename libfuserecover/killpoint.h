@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Death at a numbered step, for tests. FR_STEP() stands between any two stores that must not come apart.
+ * Built with --enable-kill-points each of them counts, in the checkpoint, and raises SIGKILL where the
+ * count is one of those in the environment: FUSERECOVER_KILL_AT=N[,N...]. Otherwise it is nothing.
+ */
+#ifndef FUSERECOVER_KILLPOINT_H
+#define FUSERECOVER_KILLPOINT_H
+
+#ifdef FR_KILL_POINTS
+#include <stdint.h>
+
+/* counter[0] counts, in all processes that have the checkpoint; counter[1] is one more deadly count,
+ * which can be set at any time. NULL: no more. */
+void fr_kill_points(_Atomic uint64_t *counter);
+void fr_kill_point(void);
+#define FR_STEP()	fr_kill_point()
+#else
+#define FR_STEP()	((void)0)
+#endif
+
+#endif

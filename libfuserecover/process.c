@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Processes that share one table of descriptors, and how one learns that another is dead. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libfuserecover/internal.h"
+
+#ifndef PR_GET_TID_ADDRESS
+#define PR_GET_TID_ADDRESS 40
+#endif
+
+/* ---- fork ---- */
+
+/*
+ * What fork(3) does for the C library and clone3(2) does not: the thread has to know its new id, which
+ * it writes into locks, and the kernel has to know of its robust locks, of which it holds none.
+ */
+pid_t fr_fork_sharing(int *pidfd)
+{
+	struct robust_list_head *robust = NULL;
+	sigset_t all, before;
+	size_t robust_size;
+	void *tid = NULL;
+	pid_t pid;
+
+	if (prctl(PR_GET_TID_ADDRESS, &tid) || !tid)
+		return -ENOSYS;
+	if (syscall(SYS_get_robust_list, 0, &robust, &robust_size))
+		return -errno;
+	struct clone_args args = {
+		.flags = CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+		.pidfd = (uintptr_t)pidfd,
+		.child_tid = (uintptr_t)tid,
+		.exit_signal = SIGCHLD,
+	};
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		pid = -errno;
+	if (!pid) {
+		robust->list.next = &robust->list;
+		syscall(SYS_set_robust_list, robust, robust_size);
+		fr_signals_default();
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return pid;
+}
+
+/* ---- pidfds ---- */
+
+bool fr_pidfd_wait(int pidfd, int ms)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	int n;
+
+	if (pidfd < 0)
+		return true;
+	do
+		n = poll(&p, 1, ms);
+	while (n < 0 && errno == EINTR);
+	return n > 0;
+}
+
+bool fr_pidfd_dead(int pidfd)
+{
+	return fr_pidfd_wait(pidfd, 0);
+}
+
+int fr_pidfd_of(struct fr *fr, pid_t pid, enum fd_owner owner, enum role opener)
+{
+	int fd;
+
+	/* The worker's collector must not find it before it is marked. */
+	atomic_store(&fr->cp->opening[opener], 1);
+	fd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (fd >= 0)
+		fr_fd_own(fr, fd, owner);
+	FR_STEP();
+	atomic_store(&fr->cp->opening[opener], 0);
+	return fd;
+}
+
+void fr_close_own(struct fr *fr, int *fd)
+{
+	if (*fd < 0)
+		return;
+	/* Closed first, its number might be somebody else's by the time that it is disowned. */
+	atomic_store(&fr->cp->opening[fr->role], 1);
+	fr_fd_disown(fr, *fd);
+	FR_STEP();
+	close(*fd);
+	atomic_store(&fr->cp->opening[fr->role], 0);
+	*fd = -1;
+}
+
+void fr_wake_keeper(const struct fr *fr)
+{
+	uint64_t one = 1;
+	ssize_t n = write(fr->wake_fd, &one, sizeof(one));
+
+	(void)n; /* its counter is full: it is readable */
+}
+
+/* ---- robust locks ---- */
+
+/*
+ * The kernel marks the robust locks of a thread that dies before it takes the address space down, which
+ * can take milliseconds. The futex is the mutex's first word in every C library that has a stable
+ * layout of it, and what it says is the kernel's interface.
+ */
+static _Atomic uint32_t *word_of(pthread_mutex_t *m)
+{
+	return (_Atomic uint32_t *)(void *)m;
+}
+
+enum owner fr_owner(pthread_mutex_t *m)
+{
+	uint32_t v = atomic_load(word_of(m));
+
+	return v & FUTEX_OWNER_DIED ? OWNER_DEAD : v & FUTEX_TID_MASK ? OWNER_ALIVE : OWNER_NONE;
+}
+
+void fr_owner_wait(pthread_mutex_t *m, unsigned ms)
+{
+	const struct timespec most = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+	uint32_t v = atomic_load(word_of(m));
+
+	if (v & FUTEX_OWNER_DIED || !(v & FUTEX_TID_MASK))
+		return;
+	if (!(v & FUTEX_WAITERS) && !atomic_compare_exchange_strong(word_of(m), &v, v | FUTEX_WAITERS))
+		return;
+	syscall(SYS_futex, word_of(m), FUTEX_WAIT, v | FUTEX_WAITERS, &most, NULL, 0);
+}
+
+/* ---- signals that end the service ---- */
+
+static const int stops[] = { SIGTERM, SIGINT, SIGHUP };
+#define STOPS (sizeof(stops) / sizeof(*stops))
+
+static struct fr *_Atomic stopped_by_signal;
+static struct sigaction before[STOPS];
+
+static void on_stop(int sig)
+{
+	struct fr *fr = atomic_load(&stopped_by_signal);
+
+	(void)sig;
+	if (fr)
+		fr_stop(fr);
+}
+
+void fr_signals_catch(struct fr *fr)
+{
+	struct sigaction act = { .sa_handler = on_stop };
+	bool again = atomic_exchange(&stopped_by_signal, fr) != NULL;
+
+	sigemptyset(&act.sa_mask);
+	for (unsigned i = 0; i < STOPS; i++) {
+		struct sigaction now;
+
+		sigaction(stops[i], NULL, &now);
+		if (!again)
+			before[i] = now;
+		/* nohup(1), and what a shell starts in the background */
+		if (now.sa_handler != SIG_IGN)
+			sigaction(stops[i], &act, NULL);
+	}
+}
+
+void fr_signals_restore(void)
+{
+	if (!atomic_exchange(&stopped_by_signal, NULL))
+		return;
+	for (unsigned i = 0; i < STOPS; i++)
+		sigaction(stops[i], &before[i], NULL);
+}
+
+void fr_signals_default(void)
+{
+	for (unsigned i = 0; i < STOPS; i++) {
+		struct sigaction now;
+
+		sigaction(stops[i], NULL, &now);
+		if (now.sa_handler == on_stop)
+			signal(stops[i], SIG_DFL);
+	}
+}

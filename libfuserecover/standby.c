@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The standby: forked from the keeper while the worker is well, with everything mapped, so that it can
+ * be the next worker at once. Where the keeper dies, it becomes the keeper.
+ *
+ * There are never two workers: the role is claimed by one atomic exchange against the claim of a worker
+ * whose threads have been seen dead.
+ */
+#include <unistd.h>
+
+#include "libfuserecover/internal.h"
+
+#define LOOK_MS		250	/* that often it looks whether the keeper lives */
+#define STARTING_MS	1	/* a worker that has not yet locked what tells of its life */
+
+static void know_worker(struct fr *fr, uint64_t claim)
+{
+	if (claim == fr->worker_claim)
+		return;
+	fr_close_own(fr, &fr->worker_pidfd);
+	fr->worker_pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, STANDBY);
+	fr->worker_claim = claim;
+}
+
+/* The main thread is dead: until the others that serve are, too. */
+static void wait_for_threads(struct fr *fr)
+{
+	for (uint32_t i = 0; i < fr->layout.slots; i++) {
+		pthread_mutex_t *alive = &fr->cp_slots[i].alive;
+
+		while (fr_owner(alive) == OWNER_ALIVE && !fr_pidfd_dead(fr->worker_pidfd))
+			fr_owner_wait(alive, 20);
+	}
+}
+
+/* Whether no thread of this worker will run any more; else waits for a while. */
+static bool worker_gone(struct fr *fr, uint64_t claim)
+{
+	pthread_mutex_t *alive = &fr->cp->alive;
+
+	if (!CLAIM_PID(claim))
+		return true;
+	know_worker(fr, claim);
+	if (atomic_load(&fr->cp->alive_claim) != claim || fr_owner(alive) == OWNER_NONE)
+		return fr_pidfd_wait(fr->worker_pidfd, STARTING_MS);
+	if (fr_owner(alive) == OWNER_ALIVE) {
+		fr_owner_wait(alive, LOOK_MS);
+		/* What the lock says may have been written by a worker gone mad. */
+		if (fr_owner(alive) != OWNER_DEAD)
+			return fr_pidfd_dead(fr->worker_pidfd);
+	}
+	wait_for_threads(fr);
+	return true;
+}
+
+static void look(struct fr *fr)
+{
+	uint64_t keeper = atomic_load(&fr->cp->keeper), claim = atomic_load(&fr->cp->worker), mine;
+	bool gone = worker_gone(fr, claim);
+
+	/* Noted before the worker's end; and whoever else became the keeper has a standby of his own. */
+	if (atomic_load(&fr->cp->ended) || atomic_load(&fr->cp->given_up) || keeper != fr->keeper_claim)
+		_exit(0);
+	if (!gone || fr_pidfd_dead(fr->keeper_pidfd))
+		return;
+	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : 0);
+	mine = CLAIM(CLAIM_NUMBER(claim) + 1, getpid());
+	FR_STEP();
+	if (atomic_compare_exchange_strong(&fr->cp->worker, &claim, mine))
+		fr_worker(fr, mine);
+}
+
+void fr_standby(struct fr *fr)
+{
+	fr->role = STANDBY;
+	fr->standby = 0;
+	fr->standby_pidfd = -1;
+	fr_slots_populate(fr);
+	do
+		look(fr);
+	while (!fr_pidfd_dead(fr->keeper_pidfd) || !fr_claim_keeper(fr, fr->keeper_claim));
+	fr_no_standby(fr, getpid());
+}
