@@ -57,6 +57,16 @@ struct fe_inner;
  * directory has a default ACL. supp_group: the caller's supplementary group that is also the parent
  * directory's, FE_NO_GROUP where there is none (or the kernel is older than 6.3).
  * token: names the request in fe_services.complete.
+ *
+ * A server that died is succeeded by another process (FE_FEAT_RECOVER), which does the requests again
+ * that have no result yet. Then `again` is 1: the operation may have happened already, wholly or in
+ * part, and its result is to be the same as if it happened once. The kernel keeps a directory locked
+ * while a name in it changes, so where nobody else writes to the source, what the request was to make
+ * and is there was made by it, and what it was to remove and is gone was removed by it.
+ * since: when the request came, in nanoseconds of CLOCK_REALTIME_COARSE: what time stamps of files are
+ * taken from. intent: memory of the request in which the backend may note what it has to know in that
+ * case, as found before the operation; zero at first, as it was left by the process that died when
+ * `again` is set. NULL where nothing is recovered.
  */
 struct fe_request {
 	uint64_t unique;
@@ -67,12 +77,26 @@ struct fe_request {
 	uint32_t pid;
 	uint32_t umask;
 	uint32_t supp_group;
+	uint32_t again;
+	uint32_t reserved;
+	uint64_t since;
+	struct fe_intent *intent;
+};
+
+/* What a backend notes before an operation that it could not tell done from not done. */
+#define FE_INTENT_SIZE 512
+struct fe_intent {
+	uint32_t state;		/* 0: nothing noted; the backend's own numbers else, written last */
+	uint32_t size;
+	unsigned char data[FE_INTENT_SIZE - 8];
 };
 
 /* One file of any type. record holds node_size bytes, aligned to 8. nodeid is never used twice. */
 struct fe_node {
 	uint64_t nodeid;
 	unsigned char *record;
+	uint32_t writers;	/* handles that are open for writing */
+	uint32_t reserved;
 };
 
 /* One open file or directory. record holds handle_size bytes, aligned to 8. */
@@ -207,6 +231,9 @@ struct fe_ioctl {
 #define FE_FEAT_FLOCK		(1u << 4)	/* wants flock; else the kernel keeps it */
 #define FE_FEAT_PASSTHROUGH	(1u << 5)	/* backing_fd() may give descriptors */
 #define FE_FEAT_ATOMIC_O_TRUNC	(1u << 6)	/* open() truncates for O_TRUNC */
+/* Can be taken over: all that changes after open() is in records and in fe_services.shared memory,
+ * descriptors in either are put and taken by fd_put and fd_take, and operations heed fe_request.again. */
+#define FE_FEAT_RECOVER		(1u << 7)
 
 /* What open() tells of the file system. The root node's record is in root.record. */
 struct fe_root {
@@ -253,6 +280,20 @@ struct fe_services {
 		__attribute__((format(printf, 3, 4)))
 #endif
 		;
+
+	/*
+	 * Memory that a successor finds as it was left, zeroed at first; from open() only. name: up to
+	 * 31 bytes. It holds no pointers; locks do not belong there. Returns 0 or a negative errno.
+	 */
+	int (*shared)(void *host, const char *name, size_t size, void **out);
+
+	/*
+	 * A descriptor that outlives its request is known to a successor only by the place, in a record
+	 * or in shared memory, where it is written: fd_put writes it there and fd_take writes -1 and
+	 * returns it to be closed, each in one step. All others are closed after a death.
+	 */
+	void (*fd_put)(void *host, int *where, int fd);
+	int (*fd_take)(void *host, int *where);
 
 	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. One only:
 	 * -EBUSY for a second. */
@@ -421,19 +462,12 @@ struct fe_backend {
 	int (*syncfs)(void *b, const struct fe_request *req, struct fe_node *node);
 
 	/*
-	 * For a successor process, which finds the same records in the tables.
-	 * reattach: make a node's record usable again; reattach_handle: a handle's. -ESTALE gives the
-	 * node or handle up. resolve: an operation was begun by a process that died; `before` are
-	 * the bytes that intent() stored. Returns 1 when it took place (then `out` is filled), 0 when
-	 * it did not. Used from release 0.2 on.
+	 * Once in a successor, before anything else is called and before any other thread runs: memory
+	 * is as open() left it, shared memory and records as the process left them that died. forget()
+	 * and release() may then be called for records that are zeroed, half filled or given back
+	 * already: what they take from the record is taken once.
 	 */
-	int (*reattach)(void *b, struct fe_node *node);
-	int (*reattach_handle)(void *b, struct fe_node *node, struct fe_handle *handle);
-	ssize_t (*intent)(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
-			  struct fe_node *newparent, const char *newname, void *before, size_t size);
-	int (*resolve)(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
-		       struct fe_node *newparent, const char *newname, const void *before, size_t size,
-		       struct fe_entry *out);
+	void (*resume)(void *b);
 
 	/* One JSON object ("{...}") with what an operator may want to know; returns its length. */
 	ssize_t (*status)(void *b, char *buf, size_t size);

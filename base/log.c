@@ -16,7 +16,6 @@ void fe_log_init(const char *ident, int level)
 
 void fe_log_to_syslog(void)
 {
-	openlog(log_ident, LOG_PID, LOG_DAEMON);
 	log_syslog = 1;
 }
 
@@ -27,7 +26,10 @@ void fe_vlog(int level, const char *fmt, va_list ap)
 	if (level > log_level)
 		return;
 	if (log_syslog) {
+		openlog(log_ident, LOG_PID, LOG_DAEMON);
 		vsyslog(level, fmt, ap);
+		/* It would outlive the process that opened it, unknown to the next one. */
+		closelog();
 		return;
 	}
 	/* One write a line: threads do not mix their words. */

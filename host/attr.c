@@ -41,7 +41,7 @@ static struct fe_handle *optional_handle(struct call *c, bool given, uint64_t fh
 {
 	struct handle *found = given ? handle_get(c->host, fh, false, hd) : NULL;
 
-	return found && found->node == (uint32_t)c->node.nodeid ? hd : NULL;
+	return found && found->nodeid == c->node.nodeid ? hd : NULL;
 }
 
 static int64_t attr_reply(struct call *c, const struct statx *st, uint64_t valid)

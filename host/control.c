@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
 #define STATUS_SIZE 16384
 
@@ -116,6 +117,14 @@ void control_serve(struct fe_host *h)
 		n = send(fd, "{\"error\":\"permission denied\"}\n", 30, MSG_NOSIGNAL);
 		return;
 	}
+#ifdef FR_KILL_POINTS
+	if (!strncmp(command, "kill ", 5)) {
+		n = snprintf(command, sizeof(command), "%llu\n",
+			     (unsigned long long)fr_kill_point_in(strtoull(command + 5, NULL, 10)));
+		n = send(fd, command, (size_t)n, MSG_NOSIGNAL);
+		return;
+	}
+#endif
 	if (strcmp(command, FE_CONTROL_STATUS)) {
 		n = send(fd, "{\"error\":\"unknown command\"}\n", 28, MSG_NOSIGNAL);
 		return;

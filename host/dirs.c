@@ -20,10 +20,13 @@ static int64_t plus_entry(struct listing *l, const char *name, const struct fe_e
 	struct fe_entry e;
 	int err;
 
+	entry_begin(c, &e);
 	if (given) {
-		e = *given;
+		memcpy(e.record, given->record, c->host->be->node_size);
+		e.attr = given->attr;
+		e.entry_valid = given->entry_valid;
+		e.attr_valid = given->attr_valid;
 	} else {
-		entry_begin(c, &e);
 		err = c->host->be->lookup(c->host->priv, &c->req, &c->node, name, &e);
 		if (err)
 			return err;
@@ -77,7 +80,7 @@ static int64_t list(struct call *c, bool plus)
 		return -ENOSYS;
 	if (c->host->be->opendir) {
 		found = handle_get(c->host, in->fh, true, &hd);
-		if (!found || found->node != (uint32_t)c->node.nodeid)
+		if (!found || found->nodeid != c->node.nodeid)
 			return -EBADF;
 		handle = &hd;
 	}
@@ -100,10 +103,10 @@ int64_t op_readdirplus(struct call *c)
 void undo_readdirplus(struct call *c, size_t size)
 {
 	for (size_t at = 0; at + sizeof(struct fuse_direntplus) <= size; ) {
-		const struct fuse_direntplus *d = (const void *)(c->out + at);
+		struct fuse_direntplus *d = (void *)(c->out + at);
 
 		if (d->entry_out.nodeid)
-			node_forget(c->host, d->entry_out.nodeid, 1);
+			node_forget(c->worker->slot, c->host, d->entry_out.nodeid, 1, &d->entry_out.nodeid, 0);
 		at += sizeof(d->entry_out) + FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + d->dirent.namelen);
 	}
 }
@@ -124,7 +127,7 @@ int64_t op_fsyncdir(struct call *c)
 
 	if (!c->host->be->fsyncdir)
 		return -ENOSYS;
-	if (c->host->be->opendir && (!found || found->node != (uint32_t)c->node.nodeid))
+	if (c->host->be->opendir && (!found || found->nodeid != c->node.nodeid))
 		return -EBADF;
 	return c->host->be->fsyncdir(c->host->priv, &c->req, &c->node, c->host->be->opendir ? &hd : NULL,
 				     !!(in->fsync_flags & FUSE_FSYNC_FDATASYNC));

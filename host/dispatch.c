@@ -2,10 +2,12 @@
 /* From the bytes of a request to the operation that answers it, and its reply. */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
 /* FUSE_SETXATTR_EXT is not in every kernel: its two words are optional. */
 #define SETXATTR_SHORT	8
@@ -81,6 +83,15 @@ static _Atomic unsigned kernel_order;
 #define BEFORE_REPLY()	((void)0)
 #define AFTER_REQUEST()	((void)0)
 #endif
+
+/* As time stamps of files are taken. */
+static uint64_t coarse_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
 
 static bool wants_reply(uint32_t opcode)
 {
@@ -179,7 +190,7 @@ static void trace(const struct call *c, const struct operation *op, int64_t resu
 {
 	const char *name = op && op->name ? op->name : "?";
 
-	if (result == NO_REPLY)
+	if (result == NO_REPLY || result == PARKED)
 		fe_log(LOG_DEBUG, "%llu %s nodeid %llx pid %u: no reply now", (unsigned long long)c->in->unique,
 		       name, (unsigned long long)c->in->nodeid, c->in->pid);
 	else
@@ -190,19 +201,17 @@ static void trace(const struct call *c, const struct operation *op, int64_t resu
 
 static void send_reply(struct call *c, const struct operation *op, int64_t result)
 {
-	struct fuse_out_header *out = (struct fuse_out_header *)c->worker->slot.out;
-	ssize_t n;
+	struct fuse_out_header *out = fr_slot_reply_buffer(c->worker->slot);
+	int err;
 
-	out->unique = c->in->unique;
 	out->error = result < 0 ? (int32_t)result : 0;
-	out->len = (uint32_t)(sizeof(*out) + (result > 0 ? (size_t)result : 0));
 	BEFORE_REPLY();
-	n = write(c->worker->fd, out, out->len);
-	if (n == (ssize_t)out->len || !op)
+	err = fr_slot_reply(c->worker->slot, sizeof(*out) + (result > 0 ? (size_t)result : 0));
+	if (!err || !op)
 		return;
-	/* ENOENT: the caller was killed meanwhile. Anything else means that the reply was malformed. */
-	if (n < 0 && errno != ENOENT && errno != ENODEV && errno != ECONNABORTED) {
-		fe_log(LOG_ERR, "the kernel refused the reply to %s: %s", op->name, strerror(errno));
+	/* ENOENT: the kernel waits no more. Anything else means that the reply was malformed. */
+	if (err != -ENOENT && err != -ENODEV && err != -ECONNABORTED) {
+		fe_log(LOG_ERR, "the kernel refused the reply to %s: %s", op->name, strerror(-err));
 		reply_error(c->worker->fd, c->in->unique, -EIO);
 	}
 	if (result >= 0 && op->undo)
@@ -211,7 +220,7 @@ static void send_reply(struct call *c, const struct operation *op, int64_t resul
 
 static bool well_formed(struct worker *w, size_t size)
 {
-	const struct fuse_in_header *in = (const void *)w->slot.in;
+	const struct fuse_in_header *in = (const void *)w->in;
 
 	if (size < sizeof(*in) || in->len != size) {
 		fe_log(LOG_ERR, "a request of %zu bytes that says it has %u was dropped", size,
@@ -233,31 +242,62 @@ void fill_request(struct call *c)
 	};
 }
 
-void dispatch(struct worker *w, size_t size)
+/* Its size tells that it was made empty for this request; what it holds is up to the backend. */
+static struct fe_intent *intent_of(struct fr_slot *s)
 {
-	const struct fuse_in_header *in = (const void *)w->slot.in;
+	struct fe_intent *intent = fr_slot_intent(s);
+
+	if (!fr_slot_intent_size(s)) {
+		intent->state = 0;
+		fr_slot_intent_set(s, sizeof(*intent));
+	}
+	return intent;
+}
+
+void call_init(struct call *c, struct worker *w, size_t size)
+{
+	c->host = w->host;
+	c->worker = w;
+	c->note = fr_slot_note(w->slot);
+	c->in = (const void *)w->in;
+	c->arg = w->in + sizeof(*c->in);
+	c->arg_size = size - sizeof(*c->in);
+	c->out = w->out + sizeof(struct fuse_out_header);
+	c->out_size = w->out_size - sizeof(struct fuse_out_header);
+	fill_request(c);
+}
+
+void dispatch(struct worker *w, size_t size, bool again)
+{
+	const struct fuse_in_header *in = (const void *)w->in;
 	const struct operation *op;
 	struct call c;
 	int64_t result;
 
 	AFTER_REQUEST();
-	if (!well_formed(w, size))
+	if (!well_formed(w, size)) {
+		fr_slot_reply(w->slot, 0);
 		return;
+	}
 	op = in->opcode < OPCODES ? &operations[in->opcode] : NULL;
-	atomic_fetch_add_explicit(&w->counts[op ? in->opcode : OPCODES - 1], 1, memory_order_relaxed);
-	c.host = w->host;
-	c.worker = w;
-	c.in = in;
-	c.arg = w->slot.in + sizeof(*in);
-	c.arg_size = size - sizeof(*in);
-	c.out = w->slot.out + sizeof(struct fuse_out_header);
-	c.out_size = w->slot.out_size - sizeof(struct fuse_out_header);
-	fill_request(&c);
-
+	atomic_fetch_add_explicit(&w->host->shared->counts[w->index][op ? in->opcode : OPCODES - 1], 1,
+				  memory_order_relaxed);
+	call_init(&c, w, size);
+	if (!again)
+		c.note->since = coarse_ns();
+	c.req.again = again;
+	c.req.since = c.note->since;
+	c.req.intent = w->host->recovers ? intent_of(w->slot) : NULL;
+	FR_STEP();
 	result = run(&c, op);
+	FR_STEP();
 	w->answered = now_ns();
 	if (w->host->opt.debug)
 		trace(&c, op, result);
-	if (result != NO_REPLY && wants_reply(in->opcode))
+	if (result == PARKED)
+		fr_slot_park(w->slot);
+	else if (result != NO_REPLY && wants_reply(in->opcode))
 		send_reply(&c, op, result);
+	else
+		fr_slot_reply(w->slot, 0);
 }

@@ -11,9 +11,12 @@
 
 static void open_begin(struct call *c, struct fe_open *o)
 {
+	struct note_record *r = &c->note->open;
+
 	memset(o, 0, sizeof(*o));
-	o->record = c->worker->scratch[1];
-	memset(o->record, 0, c->host->be->handle_size);
+	o->record = r->bytes;
+	memset(r->bytes, 0, c->host->be->handle_size);
+	r->owned = 1;
 }
 
 /* The backend opened something that got no handle: it takes it back. */
@@ -26,12 +29,13 @@ static void open_drop(struct call *c, struct fe_node *node, struct fe_open *o, b
 		c->host->be->releasedir(c->host->priv, &c->req, node, &hd);
 	else if (!dir && c->host->be->release)
 		c->host->be->release(c->host->priv, &c->req, node, &hd, &how);
+	c->note->open.owned = 0;
 }
 
 static int64_t open_finish(struct call *c, struct fe_node *node, struct fe_open *o, bool dir, uint32_t flags,
 			   struct fuse_open_out *out)
 {
-	int err = handle_add(c, node, o, dir, out);
+	int err = handle_add(c, node, o, dir, flags, out);
 
 	if (err) {
 		open_drop(c, node, o, dir, flags);
@@ -155,9 +159,8 @@ void undo_create(struct call *c, size_t size)
 	const struct fuse_open_out *open = (const void *)(entry + 1);
 	struct fe_release how = { 0 };
 
-	if (size < sizeof(*entry) + sizeof(*open))
-		return;
-	handle_remove(c->host, &c->req, open->fh, false, &how);
+	if (size >= sizeof(*entry) + sizeof(*open))
+		handle_remove(c->host, &c->req, open->fh, false, &how);
 	undo_entry(c, size);
 }
 
@@ -170,7 +173,7 @@ static int file_handle(struct call *c, uint64_t fh, struct fe_handle *hd, struct
 	if (!c->host->be->open_file)
 		return 0;
 	found = handle_get(c->host, fh, false, hd);
-	if (!found || found->node != (uint32_t)c->node.nodeid)
+	if (!found || found->nodeid != c->node.nodeid)
 		return -EBADF;
 	*out = hd;
 	return 0;
@@ -350,7 +353,7 @@ int64_t op_ioctl(struct call *c)
 	    in->out_size > c->out_size - sizeof(*out))
 		return -EINVAL;
 	found = handle_get(c->host, in->fh, !!(in->flags & FUSE_IOCTL_DIR), &hd);
-	if (found && found->node == (uint32_t)c->node.nodeid)
+	if (found && found->nodeid == c->node.nodeid)
 		handle = &hd;
 	err = c->host->be->ioctl(c->host->priv, &c->req, &c->node, handle, &io);
 	if (err)

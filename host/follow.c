@@ -57,20 +57,15 @@ void follow_init(struct fe_host *h)
 }
 
 /* The core on which a thread runs or ran last, -1 where that can not be told. */
-static int cpu_of_thread(struct worker *w, uint32_t tid)
+static int cpu_of_thread(uint32_t tid)
 {
-	char text[1024], *at;
+	char text[1024], path[32], *at;
+	_cleanup_close_ int fd = -1;
 	ssize_t n;
 
-	if (tid != w->client) {
-		char path[32];
-
-		fe_close(w->client_stat);
-		snprintf(path, sizeof(path), "/proc/%u/stat", tid);
-		w->client_stat = open(path, O_RDONLY | O_CLOEXEC);
-		w->client = tid;
-	}
-	n = w->client_stat < 0 ? -1 : pread(w->client_stat, text, sizeof(text) - 1, 0);
+	snprintf(path, sizeof(path), "/proc/%u/stat", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	if (n <= 0)
 		return -1;
 	text[n] = 0;
@@ -145,7 +140,7 @@ void follow(struct worker *w, uint32_t tid)
 	}
 	if (at < 0 && now_ns() < atomic_load(&w->follow_after))
 		return;
-	cpu = cpu_of_thread(w, tid);
+	cpu = cpu_of_thread(tid);
 	w->strayed = (uint8_t)(w->strayed << 1 | (at >= 0 && cpu != at));
 	w->look_again = cpu != at ? 1 : w->look_again < SAMPLE_EVERY ? w->look_again * 2 : SAMPLE_EVERY;
 	if (__builtin_popcount(w->strayed) > 3) {

@@ -1,30 +1,28 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Handles, and whether the kernel reads and writes their files by itself (FUSE_PASSTHROUGH). */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "host/internal.h"
 
-static struct node *node_at(struct fe_host *h, uint32_t index)
+static struct node *node_at(struct fe_host *h, const struct handle *hd, struct fe_node *out)
 {
-	return (struct node *)(h->nodes.base + (size_t)index * h->nodes.record_size);
-}
+	/* The handle holds its node: the index alone names it. */
+	struct node *n = fr_record(h->nodes, hd->nodeid);
 
-static void node_of_handle(struct fe_host *h, const struct handle *hd, struct fe_node *out)
-{
-	struct node *n = node_at(h, hd->node);
-
-	out->nodeid = table_id(&h->nodes, &n->table);
-	out->record = n->record;
+	*out = (struct fe_node){ .nodeid = hd->nodeid, .record = n->record, .writers = n->writers };
+	return n;
 }
 
 struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_handle *out)
 {
-	struct handle *hd = (struct handle *)table_find(&h->handles, fh);
+	struct handle *hd = fr_record(h->handles, fh);
 
-	if (!hd || !hd->node || hd->dir != dir)
+	if (!hd || !hd->nodeid || hd->dir != dir)
 		return NULL;
 	out->fh = fh;
 	out->record = hd->record;
@@ -33,28 +31,28 @@ struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_ha
 
 static void passthrough_off(struct fe_host *h, const char *reason)
 {
-	h->passthrough = false;
-	h->passthrough_reason = reason;
+	passthrough_set(h, false, reason);
 	fe_log(LOG_WARNING, "files are read and written through the server: %s", reason);
 }
 
-/* A backing id for the node's first open, or -1. */
-static int32_t backing_open(struct fe_host *h, struct fe_node *node, struct fe_handle *handle)
+/* A backing id for a node's first open, or -1. */
+static int32_t backing_open(struct fe_host *h, struct note *note, struct fe_node *node, struct fe_handle *handle)
 {
-	struct fuse_backing_map map = { 0 };
+	struct fuse_backing_map map = { .fd = h->be->backing_fd(h->priv, node, handle) };
 	int id, err;
 
-	map.fd = h->be->backing_fd(h->priv, node, handle);
 	if (map.fd < 0)
 		return -1;
 	if (h->be->backing_begin)
 		h->be->backing_begin(h->priv);
-	id = ioctl(h->fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
+	note->backing_pending = 1;
+	id = ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
 	err = errno;
 	if (h->be->backing_end)
 		h->be->backing_end(h->priv);
 	if (id > 0)
 		return id;
+	note->backing_pending = 0;
 	if (err == ELOOP)
 		passthrough_off(h, "the source lies on a stacked file system (ELOOP)");
 	else if (err == EPERM)
@@ -64,36 +62,10 @@ static int32_t backing_open(struct fe_host *h, struct fe_node *node, struct fe_h
 	return -1;
 }
 
-/* The kernel refuses (EIO) to mix both ways on one inode: the first open decides for all. */
-static int32_t node_opened(struct fe_host *h, const struct fe_node *node, struct fe_handle *handle)
+void backing_close(struct fe_host *h, uint32_t id)
 {
-	struct node *n = node_of(node);
-	pthread_mutex_t *lock = node_open_lock(h, node);
-	struct fe_node pub = *node;
-	int32_t id;
-
-	pthread_mutex_lock(lock);
-	if (!n->nopen++)
-		n->backing_id = h->passthrough ? backing_open(h, &pub, handle) : -1;
-	id = n->backing_id;
-	pthread_mutex_unlock(lock);
-	return id;
-}
-
-static void node_closed(struct fe_host *h, const struct fe_node *node)
-{
-	struct node *n = node_of(node);
-	pthread_mutex_t *lock = node_open_lock(h, node);
-
-	pthread_mutex_lock(lock);
-	if (!--n->nopen && n->backing_id > 0) {
-		uint32_t id = (uint32_t)n->backing_id;
-
-		n->backing_id = 0;
-		if (ioctl(h->fd, FUSE_DEV_IOC_BACKING_CLOSE, &id))
-			fe_log(LOG_ERR, "closing backing id %u: %s", id, strerror(errno));
-	}
-	pthread_mutex_unlock(lock);
+	if (ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_CLOSE, &id) && errno != ENOENT)
+		fe_log(LOG_ERR, "closing backing id %u: %s", id, strerror(errno));
 }
 
 static uint32_t open_flags(uint32_t flags)
@@ -114,70 +86,114 @@ static uint32_t open_flags(uint32_t flags)
 	return bits;
 }
 
-int handle_add(struct call *c, const struct fe_node *node, const struct fe_open *o, bool dir,
+/* The kernel refuses (EIO) to mix both ways on one inode: the first open decides for all. */
+int handle_add(struct call *c, const struct fe_node *node, const struct fe_open *o, bool dir, uint32_t flags,
 	       struct fuse_open_out *out)
 {
 	struct fe_host *h = c->host;
-	struct handle *hd = (struct handle *)table_alloc(&h->handles);
-	struct fe_node held;
-	struct fe_handle pub;
-	int32_t backing;
-	int err;
+	struct fr_slot *s = c->worker->slot;
+	struct note *note = fr_slot_note(s);
+	struct node *n = node_of(node);
+	struct fe_node pub = *node;
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(node_open_lock(h, node));
+	bool first = !dir && !n->nopen;
+	int32_t backing = dir ? -1 : n->backing_id;
+	struct handle *hd;
 
-	if (!hd)
-		return -ENFILE;
-	err = node_get(h, node->nodeid, &held);
-	if (err) {
-		table_free(&h->handles, &hd->table);
-		return err;
-	}
-	memcpy(hd->record, o->record, h->be->handle_size);
-	hd->dir = dir;
-	pub = (struct fe_handle){ .fh = table_id(&h->handles, &hd->table), .record = hd->record };
+	if (first)
+		backing = h->shared->passthrough ? backing_open(h, note, &pub, &(struct fe_handle){ .record = o->record })
+						 : -1;
 	memset(out, 0, sizeof(*out));
-	out->fh = pub.fh;
 	out->open_flags = open_flags(o->flags);
-	backing = dir ? -1 : node_opened(h, node, &pub);
+	fr_key_lock(h->nodes, n->hash);
+	fr_begin(s);
+	hd = fr_alloc_record(s, h->handles);
+	if (hd) {
+		memcpy(hd->record, o->record, h->be->handle_size);
+		hd->nodeid = node->nodeid;
+		hd->dir = dir;
+		hd->writes = !dir && (flags & O_ACCMODE) != O_RDONLY;
+		out->fh = fr_record_id(h->handles, hd);
+		fr_set(s, n->handles, n->handles + 1);
+		fr_set(s, n->writers, n->writers + hd->writes);
+		fr_set(s, n->nopen, n->nopen + !dir);
+		if (first) {
+			fr_set(s, n->backing_id, backing);
+			if (backing > 0)
+				backing_note(h, s, (uint32_t)backing);
+		}
+		fr_set(s, note->backing_pending, 0);
+		fr_set(s, note->open.owned, 0);
+		fr_set(s, note->granted, (uint32_t)((unsigned char *)(out + 1) - c->out));
+	}
+	fr_commit(s);
+	fr_key_unlock(h->nodes, n->hash);
+	if (!hd) {
+		if (first && backing > 0)
+			backing_close(h, (uint32_t)backing);
+		note->backing_pending = 0;
+		return -ENFILE;
+	}
 	if (backing > 0) {
-		hd->passed_through = 1;
 		out->open_flags = (out->open_flags & ~(uint32_t)(FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE)) |
 				  FOPEN_PASSTHROUGH;
 		memcpy((unsigned char *)out + FE_OPEN_OUT_BACKING_ID, &backing, sizeof(backing));
 	}
-	__atomic_store_n(&hd->node, (uint32_t)node->nodeid, __ATOMIC_RELEASE);
 	return 0;
 }
 
+/* The backend's release() comes first and may come twice: it leaves a record that owns nothing. */
 void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh, bool dir,
 		   const struct fe_release *how)
 {
 	struct fe_handle pub;
 	struct handle *hd = handle_get(h, fh, dir, &pub);
+	struct fr_slot *s;
+	struct note *note;
 	struct fe_node node;
+	struct node *n = hd ? node_at(h, hd, &node) : NULL;
+	pthread_mutex_t *lock;
 
-	if (!hd)
+	if (!n)
 		return;
-	node_of_handle(h, hd, &node);
-	if (!dir)
-		node_closed(h, &node);
 	if (dir && h->be->releasedir)
 		h->be->releasedir(h->priv, req, &node, &pub);
 	else if (!dir && h->be->release)
 		h->be->release(h->priv, req, &node, &pub, how);
-	hd->node = 0;
-	table_free(&h->handles, &hd->table);
-	node_put(h, &node);
+	s = step_slot(h);
+	note = fr_slot_note(s);
+	lock = node_open_lock(h, &node);
+	pthread_mutex_lock(lock);
+	fr_key_lock(h->nodes, n->hash);
+	fr_begin(s);
+	fr_set(s, n->handles, n->handles - 1);
+	fr_set(s, n->writers, n->writers - hd->writes);
+	fr_set(s, n->nopen, n->nopen - !dir);
+	if (!dir && !n->nopen) {
+		fr_set(s, note->backing_close, n->backing_id > 0 ? (uint32_t)n->backing_id : 0);
+		fr_set(s, n->backing_id, 0);
+	}
+	fr_set(s, hd->nodeid, 0);
+	fr_free_record(s, h->handles, hd);
+	node_settle(h, s, n);
+	pthread_mutex_unlock(lock);
+	if (note->backing_close)
+		backing_close(h, note->backing_close);
+	note->backing_close = 0;
+	step_slot_done(h);
+}
+
+static int remove_one(void *arg, uint64_t id, void *record)
+{
+	struct fe_request req = { .supp_group = FE_NO_GROUP };
+	struct fe_release how = { 0 };
+	struct handle *hd = record;
+
+	handle_remove(arg, &req, id, hd->dir, &how);
+	return 0;
 }
 
 void handles_fini(struct fe_host *h)
 {
-	struct fe_request req = { .supp_group = FE_NO_GROUP };
-	struct fe_release how = { 0 };
-
-	for (uint32_t i = 1; i < h->handles.fresh; i++) {
-		struct handle *hd = (struct handle *)(h->handles.base + (size_t)i * h->handles.record_size);
-
-		if (hd->node)
-			handle_remove(h, &req, table_id(&h->handles, &hd->table), hd->dir, &how);
-	}
+	fr_table_each(h->handles, remove_one, h);
 }

@@ -41,6 +41,8 @@ struct fe_host_options {
 	int nopassthrough;		/* never hand files to the kernel (FUSE_PASSTHROUGH) */
 	int writeback;			/* cache writes in the kernel; excludes passing through */
 	int debug;			/* a log line for each request */
+	int norecover;			/* the server's death ends the mount */
+	unsigned recover_limit;		/* deaths within 10 s until it gives up; 0: 30; above 256: never */
 };
 
 /*

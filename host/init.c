@@ -2,6 +2,7 @@
 /* INIT: what this kernel and this backend can both do. */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -42,21 +43,25 @@ static uint64_t wanted_flags(const struct fe_host *h)
 		want |= FUSE_HANDLE_KILLPRIV_V2;
 	if (h->opt.writeback)
 		want |= FUSE_WRITEBACK_CACHE;
-	else if (h->passthrough)
+	else if (h->shared->passthrough)
 		want |= FUSE_PASSTHROUGH;
 	return want;
 }
 
+void passthrough_set(struct fe_host *h, bool on, const char *reason)
+{
+	h->shared->passthrough = on;
+	snprintf(h->shared->passthrough_reason, sizeof(h->shared->passthrough_reason), "%s", reason);
+}
+
 static void settle_passthrough(struct fe_host *h)
 {
-	if (h->passthrough && !(h->flags & FUSE_PASSTHROUGH)) {
-		h->passthrough = false;
-		h->passthrough_reason = "the kernel has no FUSE_PASSTHROUGH (Linux 6.9 is the first)";
-	}
-	if (h->passthrough)
-		h->passthrough_reason = "the kernel reads and writes the backing files";
+	if (h->shared->passthrough && !(h->shared->flags & FUSE_PASSTHROUGH))
+		passthrough_set(h, false, "the kernel has no FUSE_PASSTHROUGH (Linux 6.9 is the first)");
+	if (h->shared->passthrough)
+		passthrough_set(h, true, "the kernel reads and writes the backing files");
 	else
-		fe_log(LOG_INFO, "files are read and written through the server: %s", h->passthrough_reason);
+		fe_log(LOG_INFO, "files are read and written through the server: %s", h->shared->passthrough_reason);
 }
 
 int64_t op_init(struct call *c)
@@ -67,7 +72,7 @@ int64_t op_init(struct call *c)
 	uint64_t offered;
 	uint32_t depth = h->root.max_stack_depth ? h->root.max_stack_depth : 1;
 
-	if (h->proto_minor)
+	if (h->shared->proto_minor)
 		return -EIO; /* it comes once */
 	memcpy(&in, c->arg, c->arg_size < sizeof(in) ? c->arg_size : sizeof(in));
 	memset(out, 0, sizeof(*out));
@@ -82,20 +87,20 @@ int64_t op_init(struct call *c)
 	offered = in.flags;
 	if (c->arg_size > INIT_IN_SHORT && in.flags & FUSE_INIT_EXT)
 		offered |= (uint64_t)in.flags2 << 32;
-	h->flags = offered & wanted_flags(h);
-	h->proto_minor = in.minor < NEWEST_MINOR ? in.minor : NEWEST_MINOR;
+	h->shared->flags = offered & wanted_flags(h);
+	h->shared->proto_minor = in.minor < NEWEST_MINOR ? in.minor : NEWEST_MINOR;
 	settle_passthrough(h);
 
-	out->minor = h->proto_minor;
+	out->minor = h->shared->proto_minor;
 	out->max_readahead = in.max_readahead;
-	out->flags = (uint32_t)h->flags;
-	out->flags2 = (uint32_t)(h->flags >> 32);
+	out->flags = (uint32_t)h->shared->flags;
+	out->flags2 = (uint32_t)(h->shared->flags >> 32);
 	out->max_background = 64;
 	out->congestion_threshold = 48;
-	out->max_write = h->max_write;
+	out->max_write = h->shared->max_write;
 	out->max_pages = (uint16_t)(MAX_WRITE / h->page);
 	out->time_gran = h->root.time_gran ? (uint32_t)h->root.time_gran : 1;
-	if (h->flags & FUSE_PASSTHROUGH)
+	if (h->shared->flags & FUSE_PASSTHROUGH)
 		memcpy((unsigned char *)out + FE_INIT_OUT_MAX_STACK_DEPTH, &depth, sizeof(depth));
 	return sizeof(*out);
 }
@@ -109,23 +114,37 @@ int64_t op_destroy(struct call *c)
 /* Answers INIT, which the kernel sends by itself after the mount; nothing else can come before it. */
 int handshake(struct fe_host *h)
 {
-	struct worker w = { .host = h, .fd = h->fd };
-	struct pollfd readable = { .fd = h->fd, .events = POLLIN };
-	int err = slot_init(&w.slot, h->page);
+	_Alignas(8) unsigned char in[FUSE_MIN_READ_BUFFER], out[256];
+	struct fuse_out_header *head = (void *)out;
+	struct pollfd readable = { .fd = h->shared->fd, .events = POLLIN };
+	struct call c = {
+		.host = h,
+		.in = (const void *)in,
+		.arg = in + sizeof(struct fuse_in_header),
+		.out = out + sizeof(*head),
+	};
 
-	while (!err && !h->proto_minor) {
-		ssize_t n = read(h->fd, w.slot.in, w.slot.in_size);
+	while (!h->shared->proto_minor) {
+		ssize_t n = read(h->shared->fd, in, sizeof(in));
+		int64_t result;
 
-		if (n > 0)
-			dispatch(&w, (size_t)n);
-		else if (n < 0 && errno == EAGAIN)
+		if (n < 0 && errno == EAGAIN)
 			poll(&readable, 1, -1);
 		else if (n < 0 && errno != EINTR && errno != ENOENT)
-			err = -errno;
-		if (n > 0 && ((struct fuse_out_header *)w.slot.out)->error)
-			err = -EPROTO;
+			return -errno;
+		if (n < (ssize_t)(sizeof(*c.in) + operations[FUSE_INIT].arg_size) || c.in->opcode != FUSE_INIT)
+			continue;
+		c.arg_size = (size_t)n - sizeof(*c.in);
+		result = op_init(&c);
+		*head = (struct fuse_out_header){ .unique = c.in->unique, .len = sizeof(*head) };
+		if (result < 0)
+			head->error = (int)result;
+		else
+			head->len += (uint32_t)result;
+		if (write(h->shared->fd, out, head->len) < 0)
+			return -errno;
+		if (result < 0)
+			return -EPROTO;
 	}
-	if (w.slot.map)
-		slot_fini(&w.slot, h->page);
-	return err;
+	return 0;
 }

@@ -5,80 +5,118 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/fuse_abi.h"
 #include "host/host.h"
-#include "host/table.h"
+#include "libfuserecover/fuserecover.h"
 
 #define OPCODES		64	/* counters per opcode; higher ones share the last */
 #define RECORD_MAX	256	/* of fe_backend.node_size and .handle_size */
 #define STRIPES		64	/* of the lock arrays */
 #define MAX_WRITE	(1u << 20)	/* fc->max_pages_limit is 256 pages by default */
+#define REQUEST_SIZE	(MAX_WRITE + 4096u)
+#define REPLY_SIZE	(sizeof(struct fuse_out_header) + MAX_WRITE + 4096u)
+#define MAX_WORKERS	64u
 #define ROOT_ID		FUSE_ROOT_ID
 
-/* A node as the host keeps it. nlookup, refs and the hash chain are guarded by the stripe of `hash`. */
+/* A node as the host keeps it. Guarded by the lock of its key, where nothing else is said. */
 struct node {
-	struct table_record table;	/* .next: hash chain */
-	uint64_t nlookup;		/* references that the kernel holds */
-	uint32_t refs;			/* requests under way and open handles */
+	uint64_t nlookup;	/* references that the kernel holds */
 	uint32_t hash;
-	uint32_t nopen;			/* open files; with backing_id guarded by open_locks */
-	int32_t backing_id;		/* > 0: passed through until nopen is 0 */
+	uint32_t refs;		/* requests under way in the process ... */
+	uint32_t generation;	/* ... that wrote this last */
+	uint32_t handles;
+	uint32_t writers;	/* handles that are open for writing */
+	uint32_t nopen;		/* open files; with backing_id guarded by open_locks */
+	int32_t backing_id;	/* > 0: passed through until nopen is 0 */
+	uint32_t reserved;
 	unsigned char record[];
 };
 
 struct handle {
-	struct table_record table;
-	uint32_t node;			/* index; the handle holds a reference */
+	uint64_t nodeid;	/* the handle holds it; 0: on its way in or out */
 	uint16_t dir;
-	uint16_t passed_through;
+	uint16_t writes;
+	uint32_t reserved;
 	unsigned char record[];
 };
 
 /* A request whose answer comes later (FE_PENDING). */
 struct parked {
-	struct table_record table;
 	uint64_t unique;
-	int32_t fd;			/* the clone that read it */
+	uint64_t nodeid;	/* referenced */
+	int32_t fd;		/* the clone that read it */
 	uint32_t opcode;
-	uint32_t node;			/* index, referenced */
 	uint32_t interrupted;
+	uint32_t reserved;
+	struct fuse_lk_in lock;	/* what is waited for */
 };
 
-/*
- * The memory of one request: the kernel reads it straight into `in` and the reply is built in `out`.
- * Both lie in a memory file. The payload of a WRITE and of a READ reply begin on a page, so that
- * O_DIRECT works on them.
- */
-struct slot {
-	unsigned char *map;
-	unsigned char *in;
-	size_t in_size;
-	unsigned char *out;
-	size_t out_size;
-	_Atomic uint64_t interrupted;	/* unique of an INTERRUPT that came for this slot's request */
+/* A backend's record that is no node's or handle's yet, or no more. */
+struct note_record {
+	uint64_t id;
+	uint64_t owned;		/* what it owns has to go back to the backend */
+	unsigned char bytes[RECORD_MAX];
+};
+
+/* What an unfinished request has got so far. It lies in its slot; all zero when the request comes. */
+struct note {
+	_Atomic uint64_t interrupted;	/* unique of an INTERRUPT that came for the request */
+	uint64_t since;			/* ns of CLOCK_REALTIME_COARSE, before it was begun */
+	uint64_t progress;		/* of a FORGET: how many of it are done */
+	uint64_t parked;		/* token */
+	uint32_t granted;		/* bytes of the reply whose nodeid and fh the kernel was to get */
+	uint32_t backing_pending;	/* an id was opened and is not noted on its node yet */
+	uint32_t backing_close;
+	uint32_t reserved;
+	struct note_record entry;
+	struct note_record open;
+	struct note_record over;	/* a node that ended */
+};
+
+#define BACKING_RING	512	/* more than twice the slots */
+
+/* What a successor finds besides tables and slots. */
+struct shared {
+	int fd;				/* /dev/fuse */
+	int clones[FR_SLOTS_MAX];	/* what each slot reads; 0: not opened yet */
+	uint32_t proto_minor;		/* agreed 7.x; 0 before INIT */
+	uint32_t max_write;
+	uint64_t flags;			/* agreed FUSE_* init flags */
+	uint32_t passthrough;
+	char passthrough_reason[96];	/* why not, or what was seen */
+	_Atomic uint32_t stops;		/* how often the end was asked for */
+	_Atomic uint32_t backing_at;
+	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */
+	_Atomic uint64_t counts[FR_SLOTS_MAX][OPCODES];
 };
 
 struct worker {
 	struct fe_host *host;
 	pthread_t thread;
+	unsigned index;			/* of its slot and its clone */
 	int fd;
-	struct slot slot;
+	struct fr_slot *slot;
+	const unsigned char *in;	/* the request, in the slot */
+	size_t in_size;
+	unsigned char *out;		/* its reply */
+	size_t out_size;
 	_Atomic uint64_t busy_since;	/* ns, 0 while it waits for a request */
 	_Atomic uint32_t wake;		/* futex: 0 parked, 1 may read */
 	uint32_t spin_hits;		/* of the last 32 spins, as bits */
 	uint32_t spin_skips;
 	pid_t tid;
+	sem_t started;
+	int start_error;
 	uint64_t answered;		/* ns, when the operation had its result */
 	_Atomic uint32_t done;		/* requests */
 	/* follow.c */
 	_Atomic int cpu;		/* the core of its client that it keeps to, -1: none */
 	uint32_t unlooked;		/* requests since the last look */
 	uint32_t look_again;		/* after so many, where client and worker seem to have parted */
-	uint32_t client;		/* the thread that was looked up last */
-	int client_stat;		/* its /proc/TID/stat */
 	uint8_t strayed;		/* of the last 8 looks, as bits: the client was elsewhere */
 	uint32_t done_seen;		/* the monitor's */
 	uint64_t done_at;		/* ns */
@@ -86,9 +124,7 @@ struct worker {
 	_Atomic uint64_t follow_pause;	/* ns */
 	_Atomic uint64_t follow_after;	/* ns */
 	unsigned saturated;		/* requests in a row for which it had not to wait */
-	_Atomic uint64_t counts[OPCODES];
 	struct worker *next_parked;
-	unsigned char scratch[2][RECORD_MAX] __attribute__((aligned(8)));
 };
 
 struct pool {
@@ -115,30 +151,27 @@ struct fe_host {
 	struct fe_services services;
 	struct fe_inner *inner;
 
-	int fd;				/* /dev/fuse */
 	unsigned dev_major, dev_minor;	/* st_dev of the mount */
 	bool mounted;
-	uint32_t proto_minor;		/* agreed 7.x */
-	uint64_t flags;			/* agreed FUSE_* init flags */
-	uint32_t max_write;
-	bool passthrough;
-	const char *passthrough_reason;	/* why not, or what was seen; a constant string */
 	size_t page;
 
-	struct table nodes;
-	struct table handles;
-	struct table parked;
+	struct fr *fr;
+	unsigned slots;			/* the last one is the service slot */
+	bool recovers;			/* a keeper runs, or will */
+	bool rooted;			/* the root is a node */
+	bool served;
+	struct shared *shared;
+	struct fr_table *nodes;
+	struct fr_table *handles;
+	struct fr_table *parked;
+	struct fr_slot *service_slot;	/* for steps of threads that serve no requests */
+	pthread_mutex_t service_lock;
 	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
-	pthread_mutex_t node_locks[STRIPES];
 	pthread_mutex_t open_locks[STRIPES];
-	uint32_t *buckets;
-	uint32_t bucket_mask;
 
 	struct pool pool;
-	int stop_fd;			/* eventfd: stop was asked for */
 	int quit_fd;			/* eventfd, never read: the workers shall end */
 	int wake_fd;			/* eventfd: the monitor shall look */
-	_Atomic unsigned stops;
 	_Atomic bool ended;		/* the connection is gone */
 	int control_fd;
 };
@@ -147,6 +180,7 @@ struct fe_host {
 struct call {
 	struct fe_host *host;
 	struct worker *worker;
+	struct note *note;
 	const struct fuse_in_header *in;
 	const unsigned char *arg;	/* behind the header */
 	size_t arg_size;		/* without the extensions */
@@ -157,7 +191,8 @@ struct call {
 };
 
 /* What an operation returns besides the length of its reply or a negative errno. */
-#define NO_REPLY	INT64_MIN
+#define NO_REPLY	INT64_MIN	/* done, and nobody waits */
+#define PARKED		(INT64_MIN + 1)	/* answered later */
 
 struct operation {
 	const char *name;
@@ -170,27 +205,34 @@ struct operation {
 
 /* node.c */
 int nodes_init(struct fe_host *h);
-void nodes_fini(struct fe_host *h);
 /* Gives all records back to the backend. */
 void nodes_forget(struct fe_host *h);
 int node_add_root(struct fe_host *h, const unsigned char *record);
 /* Looks a node up by its id and holds it until node_put(). -ESTALE where there is none. */
 int node_get(struct fe_host *h, uint64_t nodeid, struct fe_node *out);
 void node_put(struct fe_host *h, const struct fe_node *node);
-/* Finds or adds the node of a record, counts one lookup; takes the record over in any case. */
-int node_intern(struct fe_host *h, unsigned char *record, struct fe_node *out);
-void node_forget(struct fe_host *h, uint64_t nodeid, uint64_t nlookup);
+/* Finds or adds the node of the note's entry, counts one lookup and writes its nodeid to `granted`. */
+int node_intern(struct call *c, struct fuse_entry_out *granted, struct fe_node *out);
+/* Sets *mark, which lies in the checkpoint, in the same step. */
+void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t nlookup, uint64_t *mark,
+		 uint64_t value);
+/* With the node's key locked and a step open: ends the node where nobody holds it, commits, unlocks. */
+void node_settle(struct fe_host *h, struct fr_slot *s, struct node *n);
+/* Gives the note's node records back. */
+void note_settle(struct fe_host *h, struct note *note);
 uint64_t node_of_key(void *host, const void *key);
 int node_with_key(void *host, const void *key, int (*fn)(void *arg, struct fe_node *node), void *arg);
 struct node *node_of(const struct fe_node *n);
 pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n);
 
-/* slot.c */
-int slot_init(struct slot *s, size_t page);
-void slot_fini(struct slot *s, size_t page);
-
 /* worker.c */
-int pool_start(struct fe_host *h);
+/* For the thread that is to serve from the slot with w->index. */
+int worker_take_slot(struct worker *w);
+/* The slot of the calling thread, or the one that all other threads share. */
+struct fr_slot *step_slot(struct fe_host *h);
+void step_slot_done(struct fe_host *h);
+/* unfinished: so many slots may have a request that a predecessor left. */
+int pool_start(struct fe_host *h, unsigned unfinished);
 void pool_join(struct fe_host *h);
 /* After the backend is closed: what still waits is answered by the descriptors of the workers. */
 void pool_free(struct fe_host *h);
@@ -208,7 +250,9 @@ bool follow_watch(struct worker *w, bool pending);
 
 /* dispatch.c */
 extern const struct operation operations[OPCODES];
-void dispatch(struct worker *w, size_t size);
+/* again: its process died before it was done with it. */
+void dispatch(struct worker *w, size_t size, bool again);
+void call_init(struct call *c, struct worker *w, size_t size);
 void reply_error(int fd, uint64_t unique, int error);
 /* The next string of the arguments, NULL where none ends within them; moves c->arg on. */
 const char *take_string(struct call *c);
@@ -217,6 +261,8 @@ const char *take_name(struct call *c, int *err);
 /* locks.c: answers that come later */
 int park(struct call *c, uint64_t *token);
 void unpark(struct fe_host *h, uint64_t token);
+/* In a successor: what waits is asked for once more. */
+void parked_resume(struct fe_host *h);
 void parked_complete(void *host, uint64_t token, int error);
 int64_t op_interrupt(struct call *c);
 
@@ -224,25 +270,42 @@ int64_t op_interrupt(struct call *c);
 void fill_attr(struct fuse_attr *out, const struct statx *st);
 void split_ns(uint64_t ns, uint64_t *sec, uint32_t *nsec);
 
+/* session.c */
+/* The main thread of a worker, before and after its threads run. */
+int serve_begin(struct fe_host *h, unsigned *unfinished);
+void serve_end(struct fe_host *h);
+/* Services for descriptors in the checkpoint. */
+void fd_put(void *host, int *where, int fd);
+int fd_take(void *host, int *where);
+
 /* names.c */
 void entry_begin(struct call *c, struct fe_entry *e);
+/* The entry's nodeid is in `out` when it is counted. */
 int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out);
 
 /* handle.c */
 struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_handle *out);
-int handle_add(struct call *c, const struct fe_node *node, const struct fe_open *o, bool dir,
+int handle_add(struct call *c, const struct fe_node *node, const struct fe_open *o, bool dir, uint32_t flags,
 	       struct fuse_open_out *out);
 void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh, bool dir,
 		   const struct fe_release *how);
 /* At the end of service: gives back what is still open. */
 void handles_fini(struct fe_host *h);
+void backing_close(struct fe_host *h, uint32_t id);
 void fill_request(struct call *c);
+
+/* recover.c */
+/* Before anything is served: gives back what requests had got when their process died. Returns how many
+ * slots have to be looked at for an unfinished request. */
+unsigned recover(struct fe_host *h);
+void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id);
 
 /* mount.c */
 int mount_fuse(struct fe_host *h, uint32_t root_mode);
 int unmount_fuse(struct fe_host *h, bool lazy);
 
 /* init.c */
+void passthrough_set(struct fe_host *h, bool on, const char *reason);
 int64_t op_init(struct call *c);
 int handshake(struct fe_host *h);
 

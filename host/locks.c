@@ -10,6 +10,7 @@
 int park(struct call *c, uint64_t *token)
 {
 	struct fe_host *h = c->host;
+	struct fr_slot *s = c->worker->slot;
 	struct parked *p;
 	struct fe_node held;
 	int err = node_get(h, c->node.nodeid, &held);
@@ -17,14 +18,18 @@ int park(struct call *c, uint64_t *token)
 	if (err)
 		return err;
 	pthread_mutex_lock(&h->parked_lock);
-	p = (struct parked *)table_alloc(&h->parked);
+	fr_begin(s);
+	p = fr_alloc_record(s, h->parked);
 	if (p) {
 		p->fd = c->worker->fd;
 		p->opcode = c->in->opcode;
-		p->node = (uint32_t)c->node.nodeid;
+		p->nodeid = c->node.nodeid;
 		p->unique = c->in->unique;
-		*token = table_id(&h->parked, &p->table);
+		memcpy(&p->lock, c->arg, sizeof(p->lock));
+		*token = fr_record_id(h->parked, p);
+		fr_set(s, c->note->parked, *token);
 	}
+	fr_commit(s);
 	pthread_mutex_unlock(&h->parked_lock);
 	if (!p)
 		node_put(h, &held);
@@ -34,22 +39,31 @@ int park(struct call *c, uint64_t *token)
 /* Takes the record out of service, once; false where it is not in service. */
 static bool parked_take(struct fe_host *h, uint64_t token, struct parked *copy)
 {
-	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&h->parked_lock);
-	struct parked *p = (struct parked *)table_find(&h->parked, token);
+	struct fr_slot *s = step_slot(h);
+	struct parked *p;
+	bool found;
 
-	if (!p || !p->unique)
-		return false;
-	*copy = *p;
-	p->unique = 0;
-	table_free(&h->parked, &p->table);
-	return true;
+	pthread_mutex_lock(&h->parked_lock);
+	p = fr_record(h->parked, token);
+	found = p && p->unique;
+	if (found) {
+		*copy = *p;
+		fr_begin(s);
+		fr_set(s, p->unique, 0);
+		fr_free_record(s, h->parked, p);
+		fr_commit(s);
+	}
+	pthread_mutex_unlock(&h->parked_lock);
+	step_slot_done(h);
+	return found;
 }
 
 static void parked_drop_node(struct fe_host *h, const struct parked *p)
 {
-	struct node *n = (struct node *)(h->nodes.base + (size_t)p->node * h->nodes.record_size);
+	struct node *n = fr_record(h->nodes, p->nodeid);
 
-	node_put(h, &(struct fe_node){ .record = n->record });
+	if (n)
+		node_put(h, &(struct fe_node){ .nodeid = p->nodeid, .record = n->record });
 }
 
 void unpark(struct fe_host *h, uint64_t token)
@@ -79,25 +93,38 @@ static void parked_recheck(struct call *c, uint64_t token)
 	bool asked;
 
 	pthread_mutex_lock(&h->parked_lock);
-	p = (struct parked *)table_find(&h->parked, token);
-	asked = atomic_load(&c->worker->slot.interrupted) == c->in->unique || (p && p->interrupted);
+	p = fr_record(h->parked, token);
+	asked = atomic_load(&c->note->interrupted) == c->in->unique || (p && p->interrupted);
 	pthread_mutex_unlock(&h->parked_lock);
 	if (asked && h->be->interrupt)
 		h->be->interrupt(h->priv, token);
 }
 
+struct wanted {
+	uint64_t unique;
+	uint64_t token;
+};
+
+static int interrupt_one(void *arg, uint64_t id, void *record)
+{
+	struct wanted *w = arg;
+	struct parked *p = record;
+
+	if (p->unique != w->unique)
+		return 0;
+	p->interrupted = 1;
+	w->token = id;
+	return 1;
+}
+
 /* With parked_lock held. The token of a parked request, 0 where it is not parked. */
 static uint64_t parked_interrupt(struct fe_host *h, uint64_t unique)
 {
-	for (uint32_t i = 1; i < h->parked.fresh; i++) {
-		struct parked *p = (struct parked *)(h->parked.base + (size_t)i * h->parked.record_size);
+	struct wanted w = { .unique = unique };
 
-		if (p->unique != unique)
-			continue;
-		p->interrupted = 1;
-		return table_id(&h->parked, &p->table);
-	}
-	return 0;
+	if (fr_table_used(h->parked))
+		fr_table_each(h->parked, interrupt_one, &w);
+	return w.token;
 }
 
 /*
@@ -105,9 +132,9 @@ static uint64_t parked_interrupt(struct fe_host *h, uint64_t unique)
  * read, so whatever is seen of others is not what it asks for.
  */
 __attribute__((noinline, no_sanitize("thread")))
-static uint64_t unique_in(const struct slot *s)
+static uint64_t unique_in(const struct worker *w)
 {
-	const struct fuse_in_header *in = (const void *)s->in;
+	const struct fuse_in_header *in = (const void *)w->in;
 
 	return *(const volatile uint64_t *)&in->unique;
 }
@@ -118,10 +145,11 @@ static void note_interrupt(struct fe_host *h, uint64_t unique)
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&h->pool.lock);
 
 	for (unsigned i = 0; i < h->pool.count; i++) {
-		struct slot *s = &h->pool.workers[i]->slot;
+		struct worker *w = h->pool.workers[i];
+		struct note *note = fr_slot_note(w->slot);
 
-		if (unique_in(s) == unique)
-			atomic_store(&s->interrupted, unique);
+		if (unique_in(w) == unique)
+			atomic_store(&note->interrupted, unique);
 	}
 }
 
@@ -148,7 +176,7 @@ static int lock_handle(struct call *c, uint64_t fh, struct fe_handle *hd, struct
 
 	if (!found)
 		found = handle_get(c->host, fh, true, hd); /* flock on a directory */
-	*out = found && found->node == (uint32_t)c->node.nodeid ? hd : NULL;
+	*out = found && found->nodeid == c->node.nodeid ? hd : NULL;
 	return *out ? 0 : -EBADF;
 }
 
@@ -208,7 +236,7 @@ static int64_t set_lock(struct call *c, bool wait)
 	err = c->host->be->setlk(c->host->priv, &c->req, &c->node, handle, &lock);
 	if (err == FE_PENDING) {
 		parked_recheck(c, token);
-		return NO_REPLY;
+		return PARKED;
 	}
 	unpark(c->host, token);
 	return err;
@@ -222,4 +250,44 @@ int64_t op_setlk(struct call *c)
 int64_t op_setlkw(struct call *c)
 {
 	return set_lock(c, true);
+}
+
+/* One that waited when its process died: the lock is asked for once more, by the same owner. */
+static int resume_one(void *arg, uint64_t token, void *record)
+{
+	struct fe_host *h = arg;
+	struct parked *p = record;
+	struct fe_request req = {
+		.unique = p->unique, .token = token, .opcode = p->opcode, .supp_group = FE_NO_GROUP, .again = 1,
+	};
+	struct fe_lock lock = lock_of(&p->lock);
+	struct node *n = fr_record(h->nodes, p->nodeid);
+	struct fe_node node, held;
+	struct fe_handle hd;
+	int err = -EINTR;
+
+	if (!p->unique)
+		return 0;
+	/* Its reference went with its process. */
+	if (!n || node_get(h, p->nodeid, &held)) {
+		parked_complete(h, token, -EIO);
+		return 0;
+	}
+	node = held;
+	if (!fr_outstanding(p->fd, p->unique)) {
+		unpark(h, token);
+		return 0;
+	}
+	lock.wait = 1;
+	if (!p->interrupted && (handle_get(h, p->lock.fh, false, &hd) || handle_get(h, p->lock.fh, true, &hd)))
+		err = h->be->setlk(h->priv, &req, &node, &hd, &lock);
+	if (err != FE_PENDING)
+		parked_complete(h, token, err);
+	return 0;
+}
+
+void parked_resume(struct fe_host *h)
+{
+	if (fr_table_used(h->parked))
+		fr_table_each(h->parked, resume_one, h);
 }

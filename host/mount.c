@@ -46,13 +46,13 @@ static int mount_privileged(struct fe_host *h, uint32_t root_mode)
 
 	if (err)
 		return err;
-	h->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (h->fd < 0) {
+	h->shared->fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (h->shared->fd < 0) {
 		err = -errno;
 		fe_log(LOG_ERR, "/dev/fuse: %s; is the fuse module loaded (modprobe fuse)?", strerror(-err));
 		return err;
 	}
-	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s", h->fd, root_mode & S_IFMT,
+	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s", h->shared->fd, root_mode & S_IFMT,
 		 getuid(), getgid(), options);
 	if (mount(o->source, o->mountpoint, FSTYPE, o->mount_flags, data)) {
 		err = -errno;
@@ -181,11 +181,11 @@ static int mount_by_helper(struct fe_host *h)
 		       o->allow_other ? "; allow_other needs user_allow_other in /etc/fuse.conf" : "");
 	close(socks[0]);
 	if (!err) {
-		h->fd = receive_fd(socks[1]);
-		err = h->fd < 0 ? h->fd : 0;
+		h->shared->fd = receive_fd(socks[1]);
+		err = h->shared->fd < 0 ? h->shared->fd : 0;
 	}
 	close(socks[1]);
-	if (!err && fcntl(h->fd, F_SETFL, O_RDWR | O_NONBLOCK))
+	if (!err && fcntl(h->shared->fd, F_SETFL, O_RDWR | O_NONBLOCK))
 		err = -errno;
 	return err;
 }

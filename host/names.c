@@ -7,9 +7,12 @@
 
 void entry_begin(struct call *c, struct fe_entry *e)
 {
+	struct note_record *r = &c->note->entry;
+
 	memset(e, 0, sizeof(*e));
-	e->record = c->worker->scratch[0];
-	memset(e->record, 0, c->host->be->node_size);
+	e->record = r->bytes;
+	memset(r->bytes, 0, c->host->be->node_size);
+	r->owned = 1;
 	e->entry_valid = c->host->opt.entry_valid;
 	e->attr_valid = c->host->opt.attr_valid;
 }
@@ -17,24 +20,21 @@ void entry_begin(struct call *c, struct fe_entry *e)
 int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out)
 {
 	struct fe_node node;
-	int err = node_intern(c->host, e->record, &node);
 
-	if (err)
-		return err;
 	memset(out, 0, sizeof(*out));
-	out->nodeid = node.nodeid;
 	split_ns(e->entry_valid, &out->entry_valid, &out->entry_valid_nsec);
 	split_ns(e->attr_valid, &out->attr_valid, &out->attr_valid_nsec);
 	fill_attr(&out->attr, &e->attr);
-	return sizeof(*out);
+	/* Last: from here on the reply is what the kernel gets. */
+	return node_intern(c, out, &node) ? -ENOMEM : (int64_t)sizeof(*out);
 }
 
 void undo_entry(struct call *c, size_t size)
 {
-	const struct fuse_entry_out *out = (const void *)c->out;
+	struct fuse_entry_out *out = (void *)c->out;
 
 	if (size >= sizeof(*out) && out->nodeid)
-		node_forget(c->host, out->nodeid, 1);
+		node_forget(c->worker->slot, c->host, out->nodeid, 1, &out->nodeid, 0);
 }
 
 int64_t op_lookup(struct call *c)
@@ -62,7 +62,8 @@ int64_t op_forget(struct call *c)
 {
 	const struct fuse_forget_in *in = (const void *)c->arg;
 
-	node_forget(c->host, c->in->nodeid, in->nlookup);
+	if (!c->note->progress)
+		node_forget(c->worker->slot, c->host, c->in->nodeid, in->nlookup, &c->note->progress, 1);
 	return NO_REPLY;
 }
 
@@ -72,8 +73,8 @@ int64_t op_batch_forget(struct call *c)
 	const struct fuse_forget_one *one = (const void *)(in + 1);
 	size_t fit = (c->arg_size - sizeof(*in)) / sizeof(*one);
 
-	for (size_t i = 0; i < in->count && i < fit; i++)
-		node_forget(c->host, one[i].nodeid, one[i].nlookup);
+	for (size_t i = c->note->progress; i < in->count && i < fit; i++)
+		node_forget(c->worker->slot, c->host, one[i].nodeid, one[i].nlookup, &c->note->progress, i + 1);
 	return NO_REPLY;
 }
 

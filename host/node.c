@@ -3,50 +3,21 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "base/cleanup.h"
 #include "host/internal.h"
 
 #define MAX_NODES	(1u << 28)
-#define FIRST_BUCKETS	(1u << 12)
 
 struct node *node_of(const struct fe_node *n)
 {
 	return (struct node *)(n->record - offsetof(struct node, record));
 }
 
-static struct node *node_at(struct fe_host *h, uint32_t index)
-{
-	return (struct node *)(h->nodes.base + (size_t)index * h->nodes.record_size);
-}
-
 static void node_public(struct fe_host *h, struct node *n, struct fe_node *out)
 {
-	out->nodeid = table_id(&h->nodes, &n->table);
+	out->nodeid = fr_record_id(h->nodes, n);
 	out->record = n->record;
-}
-
-static uint32_t hash_key(const unsigned char *key, size_t size)
-{
-	uint64_t x = 0x9e3779b97f4a7c15u ^ size;
-
-	while (size) {
-		uint64_t word = 0;
-		size_t n = size < sizeof(word) ? size : sizeof(word);
-
-		memcpy(&word, key, n);
-		x = (x ^ word) * 0xff51afd7ed558ccdu;
-		x ^= x >> 32;
-		key += n;
-		size -= n;
-	}
-	return (uint32_t)x;
-}
-
-static pthread_mutex_t *stripe(struct fe_host *h, uint32_t hash)
-{
-	return &h->node_locks[hash % STRIPES];
+	out->writers = n->writers;
 }
 
 pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n)
@@ -54,257 +25,230 @@ pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n)
 	return &h->open_locks[(uint32_t)n->nodeid % STRIPES];
 }
 
-static uint32_t *buckets_new(uint32_t count)
-{
-	void *p = mmap(NULL, (size_t)count * sizeof(uint32_t), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 int nodes_init(struct fe_host *h)
 {
-	int err = table_init(&h->nodes, "fuse-extent-nodes", offsetof(struct node, record) + h->be->node_size,
-			     MAX_NODES);
+	return fr_table_new(h->fr, "nodes", (uint32_t)offsetof(struct node, record) + h->be->node_size,
+			    offsetof(struct node, record), h->be->key_size, MAX_NODES, &h->nodes);
+}
 
-	if (err)
-		return err;
-	h->buckets = buckets_new(FIRST_BUCKETS);
-	if (!h->buckets)
-		return -ENOMEM;
-	h->bucket_mask = FIRST_BUCKETS - 1;
-	for (int i = 0; i < STRIPES; i++) {
-		pthread_mutex_init(&h->node_locks[i], NULL);
-		pthread_mutex_init(&h->open_locks[i], NULL);
+/* Those of this process; a count that its predecessor left says nothing. With the key locked. */
+static uint32_t *refs_of(struct fe_host *h, struct node *n)
+{
+	if (n->generation != fr_generation(h->fr)) {
+		n->refs = 0;
+		n->generation = fr_generation(h->fr);
 	}
+	return &n->refs;
+}
+
+static bool held(struct fe_host *h, struct node *n)
+{
+	return n->nlookup || n->handles || *refs_of(h, n);
+}
+
+/* What a record in a slot's note owns goes back to the backend. */
+static void record_drop(struct fe_host *h, struct note_record *r)
+{
+	if (h->be->forget)
+		h->be->forget(h->priv, &(struct fe_node){ .nodeid = r->id, .record = r->bytes });
+	r->owned = 0;
+}
+
+void note_settle(struct fe_host *h, struct note *note)
+{
+	if (note->over.owned)
+		record_drop(h, &note->over);
+	if (note->entry.owned)
+		record_drop(h, &note->entry);
+}
+
+/* Its record moves into the slot, so that a successor gives back what it owns if this process dies. */
+void node_settle(struct fe_host *h, struct fr_slot *s, struct node *n)
+{
+	uint32_t hash = n->hash;
+	struct note *note = fr_slot_note(s);
+	bool over = !held(h, n);
+
+	if (over) {
+		memcpy(note->over.bytes, n->record, h->be->node_size);
+		note->over.id = fr_record_id(h->nodes, n);
+		fr_set(s, note->over.owned, 1);
+		fr_index_remove(s, h->nodes, hash, n);
+		fr_free_record(s, h->nodes, n);
+	}
+	fr_commit(s);
+	fr_key_unlock(h->nodes, hash);
+	if (over)
+		record_drop(h, &note->over);
+}
+
+static int forget_one(void *arg, uint64_t id, void *record)
+{
+	struct fe_host *h = arg;
+	struct node *n = record;
+	uint32_t hash = n->hash;
+	bool was_held, waits;
+
+	fr_key_lock(h->nodes, hash);
+	was_held = n->nlookup;
+	n->nlookup = 0;
+	waits = *refs_of(h, n) || n->handles;
+	fr_key_unlock(h->nodes, hash);
+	/* A request that still waits drops it, when the backend is closed at the latest. */
+	if (was_held && !waits)
+		h->be->forget(h->priv, &(struct fe_node){ .nodeid = id, .record = n->record });
 	return 0;
 }
 
 void nodes_forget(struct fe_host *h)
 {
-	for (uint32_t i = 1; h->be->forget && i < h->nodes.fresh; i++) {
-		struct node *n = node_at(h, i);
-		pthread_mutex_t *lock = stripe(h, n->hash);
-		struct fe_node pub;
-		bool held, waits;
-
-		pthread_mutex_lock(lock);
-		held = n->nlookup;
-		n->nlookup = 0;
-		waits = n->refs;
-		pthread_mutex_unlock(lock);
-		/* A request that still waits drops it, when the backend is closed at the latest. */
-		if (!held || waits)
-			continue;
-		node_public(h, n, &pub);
-		h->be->forget(h->priv, &pub);
-	}
+	if (h->be->forget)
+		fr_table_each(h->nodes, forget_one, h);
 }
 
-void nodes_fini(struct fe_host *h)
+static struct node *node_new(struct fe_host *h, struct fr_slot *s, const unsigned char *record, uint32_t hash)
 {
-	if (h->buckets)
-		munmap(h->buckets, ((size_t)h->bucket_mask + 1) * sizeof(uint32_t));
-	h->buckets = NULL;
-	if (h->nodes.base)
-		table_fini(&h->nodes);
-}
-
-/* `old`: how many buckets the caller found too few; another thread may have been faster. */
-static void buckets_grow(struct fe_host *h, uint32_t old)
-{
-	uint32_t *fresh;
-
-	for (int i = 0; i < STRIPES; i++)
-		pthread_mutex_lock(&h->node_locks[i]);
-	fresh = h->bucket_mask + 1 == old && old <= UINT32_MAX / 4 ? buckets_new(old * 4) : NULL;
-	if (fresh) {
-		uint32_t mask = old * 4 - 1;
-
-		for (uint32_t b = 0; b < old; b++) {
-			for (uint32_t i = h->buckets[b], next; i; i = next) {
-				struct node *n = node_at(h, i);
-
-				next = n->table.next;
-				n->table.next = fresh[n->hash & mask];
-				fresh[n->hash & mask] = i;
-			}
-		}
-		munmap(h->buckets, (size_t)old * sizeof(uint32_t));
-		h->buckets = fresh;
-		h->bucket_mask = mask;
-	}
-	for (int i = STRIPES - 1; i >= 0; i--)
-		pthread_mutex_unlock(&h->node_locks[i]);
-}
-
-static struct node *chain_find(struct fe_host *h, uint32_t hash, const void *key)
-{
-	for (uint32_t i = h->buckets[hash & h->bucket_mask]; i; ) {
-		struct node *n = node_at(h, i);
-
-		if (n->hash == hash && !memcmp(n->record, key, h->be->key_size))
-			return n;
-		i = n->table.next;
-	}
-	return NULL;
-}
-
-static void chain_add(struct fe_host *h, struct node *n)
-{
-	uint32_t *bucket = &h->buckets[n->hash & h->bucket_mask];
-
-	n->table.next = *bucket;
-	*bucket = table_index(&h->nodes, &n->table);
-}
-
-static void chain_remove(struct fe_host *h, struct node *n)
-{
-	uint32_t *link = &h->buckets[n->hash & h->bucket_mask];
-	uint32_t index = table_index(&h->nodes, &n->table);
-
-	while (*link != index)
-		link = &node_at(h, *link)->table.next;
-	*link = n->table.next;
-}
-
-static struct node *node_new(struct fe_host *h, const unsigned char *record, uint32_t hash)
-{
-	struct node *n = (struct node *)table_alloc(&h->nodes);
+	struct node *n = fr_alloc_record(s, h->nodes);
 
 	if (!n)
 		return NULL;
 	memcpy(n->record, record, h->be->node_size);
 	n->hash = hash;
 	n->nlookup = 1;
-	chain_add(h, n);
+	fr_index_add(s, h->nodes, hash, n);
 	return n;
 }
 
 int node_add_root(struct fe_host *h, const unsigned char *record)
 {
-	/* The first record of a new table: index 1, generation 0, which is the nodeid of every root. */
-	return node_new(h, record, hash_key(record, h->be->key_size)) ? 0 : -ENOMEM;
+	uint32_t hash = fr_key_hash(h->nodes, record);
+	struct fr_slot *s = step_slot(h);
+	bool added;
+
+	/* The first record of a new table: id 1, which is the nodeid of every root. */
+	fr_key_lock(h->nodes, hash);
+	fr_begin(s);
+	added = node_new(h, s, record, hash) != NULL;
+	fr_commit(s);
+	fr_key_unlock(h->nodes, hash);
+	step_slot_done(h);
+	return added ? 0 : -ENOMEM;
 }
 
-int node_intern(struct fe_host *h, unsigned char *record, struct fe_node *out)
+int node_intern(struct call *c, struct fuse_entry_out *granted, struct fe_node *out)
 {
-	uint32_t hash = hash_key(record, h->be->key_size);
-	pthread_mutex_t *lock = stripe(h, hash);
-	uint32_t crowded = 0;
+	struct fe_host *h = c->host;
+	struct fr_slot *s = c->worker->slot;
+	struct note *note = fr_slot_note(s);
+	uint32_t hash = fr_key_hash(h->nodes, note->entry.bytes);
 	struct node *n;
-	bool known;
 
-	pthread_mutex_lock(lock);
-	n = chain_find(h, hash, record);
-	known = n != NULL;
-	if (known) {
-		n->nlookup++;
+	fr_key_lock(h->nodes, hash);
+	fr_begin(s);
+	n = fr_index_find(h->nodes, hash, note->entry.bytes);
+	if (n) {
+		fr_set(s, n->nlookup, n->nlookup + 1);
 	} else {
-		n = node_new(h, record, hash);
-		if (n && __atomic_load_n(&h->nodes.used, __ATOMIC_RELAXED) > h->bucket_mask)
-			crowded = h->bucket_mask + 1;
+		n = node_new(h, s, note->entry.bytes, hash);
+		if (n)
+			fr_set(s, note->entry.owned, 0);
 	}
-	if (n)
+	if (n) {
 		node_public(h, n, out);
-	pthread_mutex_unlock(lock);
-
-	if (!known && n) {
-		if (crowded)
-			buckets_grow(h, crowded);
-		return 0;
+		granted->nodeid = out->nodeid;
+		fr_set(s, note->granted, (uint32_t)((unsigned char *)(granted + 1) - c->out));
 	}
-	if (h->be->forget)
-		h->be->forget(h->priv, &(struct fe_node){ .record = record });
+	fr_commit(s);
+	fr_key_unlock(h->nodes, hash);
+	if (note->entry.owned)
+		record_drop(h, &note->entry);
 	return n ? 0 : -ENOMEM;
 }
 
 int node_get(struct fe_host *h, uint64_t nodeid, struct fe_node *out)
 {
-	struct node *n = (struct node *)table_find(&h->nodes, nodeid);
-	pthread_mutex_t *lock;
+	struct node *n = fr_record(h->nodes, nodeid);
+	uint32_t hash;
 	bool live;
 
 	if (!n)
 		return -ESTALE;
-	lock = stripe(h, __atomic_load_n(&n->hash, __ATOMIC_RELAXED));
-	pthread_mutex_lock(lock);
-	live = (struct node *)table_find(&h->nodes, nodeid) == n && (n->nlookup || n->refs) &&
-	       stripe(h, n->hash) == lock;
+	hash = __atomic_load_n(&n->hash, __ATOMIC_RELAXED);
+	fr_key_lock(h->nodes, hash);
+	live = fr_record(h->nodes, nodeid) == n && n->hash == hash && held(h, n);
 	if (live)
-		n->refs++;
-	pthread_mutex_unlock(lock);
+		++*refs_of(h, n);
+	fr_key_unlock(h->nodes, hash);
 	if (!live)
 		return -ESTALE;
 	node_public(h, n, out);
 	return 0;
 }
 
-/* Ends a node that nobody holds. Called with its stripe locked, which it unlocks. */
-static void node_unlock(struct fe_host *h, struct node *n, pthread_mutex_t *lock)
-{
-	unsigned char record[RECORD_MAX] __attribute__((aligned(8)));
-	uint64_t nodeid;
-
-	if (n->nlookup || n->refs) {
-		pthread_mutex_unlock(lock);
-		return;
-	}
-	nodeid = table_id(&h->nodes, &n->table);
-	memcpy(record, n->record, h->be->node_size);
-	chain_remove(h, n);
-	table_free(&h->nodes, &n->table);
-	pthread_mutex_unlock(lock);
-	if (h->be->forget)
-		h->be->forget(h->priv, &(struct fe_node){ .nodeid = nodeid, .record = record });
-}
-
 void node_put(struct fe_host *h, const struct fe_node *node)
 {
 	struct node *n = node_of(node);
-	pthread_mutex_t *lock = stripe(h, n->hash);
+	uint32_t hash = n->hash;
+	struct fr_slot *s = step_slot(h);
 
-	pthread_mutex_lock(lock);
-	n->refs--;
-	node_unlock(h, n, lock);
+	fr_key_lock(h->nodes, hash);
+	--*refs_of(h, n);
+	if (held(h, n)) {
+		fr_key_unlock(h->nodes, hash);
+	} else {
+		fr_begin(s);
+		node_settle(h, s, n);
+	}
+	step_slot_done(h);
 }
 
-void node_forget(struct fe_host *h, uint64_t nodeid, uint64_t nlookup)
+void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t nlookup, uint64_t *mark,
+		 uint64_t value)
 {
 	struct fe_node node;
 	struct node *n;
-	pthread_mutex_t *lock;
 
-	if (nodeid == ROOT_ID || node_get(h, nodeid, &node))
+	if (nodeid == ROOT_ID || node_get(h, nodeid, &node)) {
+		*mark = value;
 		return;
+	}
 	n = node_of(&node);
-	lock = stripe(h, n->hash);
-	pthread_mutex_lock(lock);
-	n->nlookup -= nlookup < n->nlookup ? nlookup : n->nlookup;
-	n->refs--;
-	node_unlock(h, n, lock);
+	fr_key_lock(h->nodes, n->hash);
+	fr_begin(s);
+	fr_set(s, *mark, value);
+	fr_set(s, n->nlookup, n->nlookup - (nlookup < n->nlookup ? nlookup : n->nlookup));
+	--*refs_of(h, n);
+	node_settle(h, s, n);
 }
 
 uint64_t node_of_key(void *host, const void *key)
 {
 	struct fe_host *h = host;
-	uint32_t hash = hash_key(key, h->be->key_size);
-	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(stripe(h, hash));
-	struct node *n = chain_find(h, hash, key);
+	uint32_t hash = fr_key_hash(h->nodes, key);
+	struct node *n;
+	uint64_t id;
 
-	return n && n->nlookup ? table_id(&h->nodes, &n->table) : 0;
+	fr_key_lock(h->nodes, hash);
+	n = fr_index_find(h->nodes, hash, key);
+	id = n && n->nlookup ? fr_record_id(h->nodes, n) : 0;
+	fr_key_unlock(h->nodes, hash);
+	return id;
 }
 
 int node_with_key(void *host, const void *key, int (*fn)(void *arg, struct fe_node *node), void *arg)
 {
 	struct fe_host *h = host;
-	uint32_t hash = hash_key(key, h->be->key_size);
-	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(stripe(h, hash));
-	struct node *n = chain_find(h, hash, key);
+	uint32_t hash = fr_key_hash(h->nodes, key);
 	struct fe_node pub;
+	struct node *n;
+	int result = -ENOENT;
 
-	if (!n)
-		return -ENOENT;
-	node_public(h, n, &pub);
-	return fn(arg, &pub);
+	fr_key_lock(h->nodes, hash);
+	n = fr_index_find(h->nodes, hash, key);
+	if (n) {
+		node_public(h, n, &pub);
+		result = fn(arg, &pub);
+	}
+	fr_key_unlock(h->nodes, hash);
+	return result;
 }

@@ -16,7 +16,7 @@ static int notify(struct fe_host *h, int code, struct iovec *iov, int count)
 	for (int i = 1; i < count; i++)
 		head.len += (uint32_t)iov[i].iov_len;
 	iov[0] = (struct iovec){ &head, sizeof(head) };
-	return writev(h->fd, iov, count) < 0 ? -errno : 0;
+	return writev(h->shared->fd, iov, count) < 0 ? -errno : 0;
 }
 
 int notify_inval_inode(void *host, uint64_t nodeid, int64_t off, int64_t len)
@@ -43,7 +43,7 @@ int notify_inval_entry(void *host, uint64_t parent, const char *name, int expire
 
 	if (err)
 		return err;
-	if (expire_only && h->flags & FUSE_HAS_EXPIRE_ONLY)
+	if (expire_only && h->shared->flags & FUSE_HAS_EXPIRE_ONLY)
 		out.flags = FUSE_EXPIRE_ONLY;
 	out.namelen = (uint32_t)len;
 	iov[2].iov_len = len + 1;

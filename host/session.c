@@ -15,6 +15,8 @@
 
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
+#define WORKERS		16	/* at most, unless asked */
+#define CHECKPOINT_LAYOUT 1	/* raise it with each change of a record or of struct shared */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
 
@@ -30,6 +32,53 @@ static void service_log(void *host, int level, const char *fmt, ...)
 
 static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out);
 
+void fd_put(void *host, int *where, int fd)
+{
+	struct fe_host *h = host;
+	struct fr_slot *s;
+
+	if (!h->recovers || !h->service_slot) { /* nobody comes after; or: what is open now stays */
+		__atomic_store_n(where, fd, __ATOMIC_RELEASE);
+		return;
+	}
+	s = step_slot(h);
+	fr_begin(s);
+	fr_save(s, where, sizeof(*where));
+	__atomic_store_n(where, fd, __ATOMIC_RELEASE);
+	fr_fd_keep(h->fr, s, fd);
+	fr_commit(s);
+	step_slot_done(h);
+}
+
+int fd_take(void *host, int *where)
+{
+	struct fe_host *h = host;
+	struct fr_slot *s;
+	int fd = *where;
+
+	if (fd < 0)
+		return -1;
+	if (!h->recovers || !h->service_slot) {
+		__atomic_store_n(where, -1, __ATOMIC_RELEASE);
+		return fd;
+	}
+	s = step_slot(h);
+	fr_begin(s);
+	fr_save(s, where, sizeof(*where));
+	__atomic_store_n(where, -1, __ATOMIC_RELEASE);
+	fr_fd_drop(h->fr, s, fd);
+	fr_commit(s);
+	step_slot_done(h);
+	return fd;
+}
+
+static int service_shared(void *host, const char *name, size_t size, void **out)
+{
+	struct fe_host *h = host;
+
+	return fr_area_new(h->fr, name, size, out);
+}
+
 static void services_init(struct fe_host *h)
 {
 	h->services = (struct fe_services){
@@ -43,6 +92,9 @@ static void services_init(struct fe_host *h)
 		.with_node = node_with_key,
 		.log = service_log,
 		.open_inner = service_open_inner,
+		.shared = service_shared,
+		.fd_put = fd_put,
+		.fd_take = fd_take,
 	};
 }
 
@@ -147,21 +199,82 @@ static void settle_options(struct fe_host *h)
 {
 	uint32_t features = h->root.features;
 
-	h->passthrough = features & FE_FEAT_PASSTHROUGH && h->be->backing_fd && !h->opt.nopassthrough &&
-			 !h->opt.writeback && !geteuid();
 	if (!(features & FE_FEAT_PASSTHROUGH) || !h->be->backing_fd)
-		h->passthrough_reason = "the backend has no files that the kernel could use";
+		passthrough_set(h, false, "the backend has no files that the kernel could use");
 	else if (h->opt.writeback)
-		h->passthrough_reason = "the writeback option excludes it";
+		passthrough_set(h, false, "the writeback option excludes it");
 	else if (h->opt.nopassthrough)
-		h->passthrough_reason = "switched off by the nopassthrough option";
+		passthrough_set(h, false, "switched off by the nopassthrough option");
+	else if (geteuid())
+		passthrough_set(h, false, "registering a backing file needs root");
 	else
-		h->passthrough_reason = "registering a backing file needs root";
+		passthrough_set(h, true, "");
 	if (features & FE_FEAT_KERNEL_PERMS)
 		h->opt.default_permissions = 1;
-	h->max_write = h->opt.max_write && h->opt.max_write < MAX_WRITE ? h->opt.max_write : MAX_WRITE;
-	if (h->max_write < h->page)
-		h->max_write = (uint32_t)h->page;
+	h->shared->max_write = h->opt.max_write && h->opt.max_write < MAX_WRITE ? h->opt.max_write : MAX_WRITE;
+	if (h->shared->max_write < h->page)
+		h->shared->max_write = (uint32_t)h->page;
+}
+
+static void recover_log(void *arg, int level, const char *line)
+{
+	(void)arg;
+	fe_log(level, "%s", line);
+}
+
+static void locks_init(void *arg)
+{
+	struct fe_host *h = arg;
+	pthread_mutexattr_t recursive;
+
+	pthread_mutex_init(&h->pool.lock, NULL);
+	pthread_mutex_init(&h->parked_lock, NULL);
+	/* A node that ends within one step gives back what it owns in the next. */
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&h->service_lock, &recursive);
+	pthread_mutexattr_destroy(&recursive);
+	for (int i = 0; i < STRIPES; i++)
+		pthread_mutex_init(&h->open_locks[i], NULL);
+}
+
+static int serve(struct fr *fr, void *arg);
+
+static int checkpoint_new(struct fe_host *h)
+{
+	struct fr_options o = {
+		.struct_size = sizeof(o),
+		.layout = CHECKPOINT_LAYOUT,
+		.name = "fuse-extent",
+		.request_size = REQUEST_SIZE,
+		.reply_size = REPLY_SIZE,
+		.intent_size = FE_INTENT_SIZE,
+		.note_size = sizeof(struct note),
+		.worker = serve,
+		.reset = locks_init,
+		.arg = h,
+		.log = recover_log,
+		.deaths = h->opt.recover_limit > 256 ? FR_NEVER : h->opt.recover_limit,
+	};
+	int err;
+
+	h->pool.max = h->opt.max_threads ? h->opt.max_threads : WORKERS;
+	if (h->pool.max > FR_SLOTS_MAX - 1)
+		h->pool.max = FR_SLOTS_MAX - 1;
+	o.slots = h->slots = h->pool.max + 1;
+	err = fr_new(&o, &h->fr);
+	if (!err)
+		err = fr_area_new(h->fr, "host", sizeof(*h->shared), (void **)&h->shared);
+	if (!err)
+		err = nodes_init(h);
+	if (!err)
+		err = fr_table_new(h->fr, "handles", (uint32_t)sizeof(struct handle) + h->be->handle_size, 0, 0,
+				   MAX_HANDLES, &h->handles);
+	if (!err)
+		err = fr_table_new(h->fr, "parked", sizeof(struct parked), 0, 0, MAX_PARKED, &h->parked);
+	if (!err)
+		h->shared->fd = -1;
+	return err;
 }
 
 int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
@@ -171,32 +284,24 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 
 	if (!h)
 		return -ENOMEM;
-	h->fd = h->control_fd = -1;
-	h->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	h->control_fd = -1;
 	h->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->page = (size_t)sysconf(_SC_PAGESIZE);
-	pthread_mutex_init(&h->pool.lock, NULL);
-	pthread_mutex_init(&h->parked_lock, NULL);
-	err = h->stop_fd < 0 || h->quit_fd < 0 || h->wake_fd < 0 ? -EMFILE : copy_options(h, options);
+	locks_init(h);
+	err = h->quit_fd < 0 || h->wake_fd < 0 ? -EMFILE : copy_options(h, options);
 	if (err)
 		goto fail;
 	services_init(h);
 	h->be = h->opt.backend;
-	err = nodes_init(h);
+	err = checkpoint_new(h);
 	if (err)
-		goto fail;
-	err = table_init(&h->handles, "fuse-extent-handles", sizeof(struct handle) + h->be->handle_size, MAX_HANDLES);
-	if (!err)
-		err = table_init(&h->parked, "fuse-extent-parked", sizeof(struct parked), MAX_PARKED);
+		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
 	if (!err)
 		err = open_outer(h);
 	if (err)
 		goto fail;
 	settle_options(h);
-	err = node_add_root(h, h->root.root.record);
-	if (err)
-		goto fail;
 	*out = h;
 	return 0;
 fail:
@@ -219,19 +324,18 @@ int fe_host_mount(struct fe_host *h)
 	return err;
 }
 
-static void drain(int fd)
+static uint64_t drain(int fd)
 {
-	uint64_t count;
-	ssize_t n = read(fd, &count, sizeof(count));
+	uint64_t count = 0;
 
-	(void)n;
+	return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
 }
 
 static void unmount_asked(struct fe_host *h)
 {
 	int err;
 
-	if (atomic_load(&h->stops) > 1) {
+	if (atomic_load(&h->shared->stops) > 1) {
 		uint64_t one = 1;
 		ssize_t n = write(h->quit_fd, &one, sizeof(one));
 
@@ -250,20 +354,20 @@ static void unmount_asked(struct fe_host *h)
 		fe_log(LOG_ERR, "unmounting %s: %s", h->opt.mountpoint, strerror(-err));
 }
 
-int fe_host_serve(struct fe_host *h)
+/* Answers requests until the connection ends: the main thread of the worker, which is the monitor. */
+static int monitor(struct fe_host *h, unsigned unfinished)
 {
 	struct pollfd fds[] = {
 		{ .fd = h->quit_fd, .events = POLLIN },
-		{ .fd = h->stop_fd, .events = POLLIN },
+		{ .fd = fr_stop_fd(h->fr), .events = POLLIN },
 		{ .fd = h->wake_fd, .events = POLLIN },
 		{ .fd = h->control_fd, .events = POLLIN },
 	};
 	unsigned quiet = 0;
-	int err = pool_start(h);
+	int err = pool_start(h, unfinished);
 
 	if (err) {
 		fe_log(LOG_ERR, "starting a worker: %s", strerror(-err));
-		unmount_fuse(h, true);
 		return err;
 	}
 	for (;;) {
@@ -277,7 +381,7 @@ int fe_host_serve(struct fe_host *h)
 		if (fds[0].revents)
 			break;
 		if (fds[1].revents) {
-			drain(h->stop_fd);
+			atomic_fetch_add(&h->shared->stops, (uint32_t)drain(fds[1].fd));
 			unmount_asked(h);
 		}
 		if (fds[2].revents)
@@ -287,19 +391,84 @@ int fe_host_serve(struct fe_host *h)
 		quiet = pool_watch(h) || fds[2].revents ? 0 : quiet + 1;
 	}
 	pool_join(h);
-	h->mounted = false;
 	return 0;
+}
+
+static void backends_close(struct fe_host *h)
+{
+	if (h->priv)
+		h->be->close(h->priv);
+	h->priv = NULL;
+	if (h->inner) {
+		h->inner->backend->close(h->inner->priv);
+		free(h->inner->root.root.record);
+		free(h->inner);
+	}
+	h->inner = NULL;
+}
+
+int serve_begin(struct fe_host *h, unsigned *unfinished)
+{
+	int err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
+
+	*unfinished = 0;
+	if (!err && fr_generation(h->fr) > 1)
+		*unfinished = recover(h);
+	/* The first one may have died before it came to this. */
+	if (!err && !fr_table_used(h->nodes))
+		err = node_add_root(h, h->root.root.record);
+	h->rooted = !err;
+	return err;
+}
+
+void serve_end(struct fe_host *h)
+{
+	handles_fini(h);
+	nodes_forget(h);
+	/* It may complete what still waits: needs the tables. */
+	backends_close(h);
+	fr_slot_leave(h->service_slot);
+	h->service_slot = NULL;
+}
+
+/* A worker process, from its first request or from where its predecessor died to the unmount. */
+static int serve(struct fr *fr, void *arg)
+{
+	struct fe_host *h = arg;
+	unsigned unfinished;
+	int err = serve_begin(h, &unfinished);
+
+	(void)fr;
+	if (!err)
+		err = monitor(h, unfinished);
+	if (err)
+		return err;
+	serve_end(h);
+	pool_free(h);
+	return 0;
+}
+
+int fe_host_serve(struct fe_host *h)
+{
+	int err;
+
+	h->served = true;
+	h->recovers = !h->opt.norecover && h->root.features & FE_FEAT_RECOVER;
+	if (!h->opt.norecover && !h->recovers)
+		fe_log(LOG_INFO, "the death of this server will end the mount: the backend %s can not be taken over",
+		       h->be->name);
+	err = h->recovers ? fr_run(h->fr) : fr_run_alone(h->fr);
+	if (err)
+		unmount_fuse(h, true);
+	h->mounted = false;
+	return err;
 }
 
 void fe_host_stop(struct fe_host *h)
 {
-	uint64_t one = 1;
 	int saved = errno;
-	ssize_t n;
 
-	atomic_fetch_add(&h->stops, 1);
-	n = write(h->stop_fd, &one, sizeof(one));
-	(void)n;
+	fr_stop(h->fr);
 	errno = saved;
 }
 
@@ -307,30 +476,20 @@ void fe_host_free(struct fe_host *h)
 {
 	if (!h)
 		return;
-	if (h->priv && h->handles.base)
-		handles_fini(h);
-	if (h->priv && h->nodes.base)
-		nodes_forget(h);
-	/* It may complete what still waits: needs the tables. */
-	if (h->priv)
-		h->be->close(h->priv);
-	pool_free(h);
-	nodes_fini(h);
-	if (h->inner) {
-		h->inner->backend->close(h->inner->priv);
-		free(h->inner->root.root.record);
-		free(h->inner);
+	/* The worker closed it, and what it has changed since fe_host_new() is not known here. */
+	if (!h->served) {
+		if (h->priv && h->be->forget && !h->rooted)
+			h->be->forget(h->priv, &(struct fe_node){ .record = h->root.root.record });
+		backends_close(h);
 	}
-	if (h->handles.base)
-		table_fini(&h->handles);
-	if (h->parked.base)
-		table_fini(&h->parked);
 	free(h->root.root.record);
-	fe_close(h->fd);
-	fe_close(h->stop_fd);
+	if (h->shared)
+		fe_close(h->shared->fd);
 	fe_close(h->quit_fd);
 	fe_close(h->wake_fd);
 	fe_close(h->control_fd);
+	if (h->fr)
+		fr_free(h->fr);
 	free((char *)h->opt.source);
 	free((char *)h->opt.mountpoint);
 	free((char *)h->opt.argument);

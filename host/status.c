@@ -76,8 +76,8 @@ static unsigned put_requests(struct text *t, struct fe_host *h)
 	for (unsigned op = 0; op < OPCODES; op++) {
 		uint64_t sum = 0;
 
-		for (unsigned i = 0; i < h->pool.count; i++)
-			sum += atomic_load_explicit(&h->pool.workers[i]->counts[op], memory_order_relaxed);
+		for (unsigned i = 0; i < FR_SLOTS_MAX; i++)
+			sum += atomic_load_explicit(&h->shared->counts[i][op], memory_order_relaxed);
 		if (!sum)
 			continue;
 		put(t, "%s\"%s\":%llu", comma, operations[op].name ? operations[op].name : "OTHER",
@@ -85,7 +85,22 @@ static unsigned put_requests(struct text *t, struct fe_host *h)
 		comma = ",";
 	}
 	pthread_mutex_unlock(&h->pool.lock);
-	return in_flight + __atomic_load_n(&h->parked.used, __ATOMIC_RELAXED);
+	return in_flight + fr_table_used(h->parked);
+}
+
+static void put_recovery(struct text *t, struct fe_host *h)
+{
+	struct fr_stats s = { .struct_size = sizeof(s) };
+
+	if (!h->recovers) {
+		put(t, ",\"keeper_pid\":null,\"recoveries\":null");
+		return;
+	}
+	fr_stats(h->fr, &s);
+	put(t, ",\"keeper_pid\":%d,\"generation\":%u,\"recoveries\":%llu,\"last_pause_ms\":%.3f",
+	    (int)fr_keeper_pid(h->fr), s.generation, (unsigned long long)s.recoveries, (double)s.last_pause / 1e6);
+	put(t, ",\"replies_sent_again\":%llu,\"requests_done_again\":%llu,\"requests_set_aside\":%llu",
+	    (unsigned long long)s.resent, (unsigned long long)s.redone, (unsigned long long)s.set_aside);
 }
 
 ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
@@ -100,15 +115,16 @@ ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
 	put_string(&t, h->be->name);
 	put(&t, ",\"mountpoint\":");
 	put_string(&t, h->opt.mountpoint);
-	put(&t, ",\"worker_pid\":%d,\"keeper_pid\":null,\"protocol\":\"7.%u\",\"flags\":[", (int)getpid(),
-	    h->proto_minor);
-	put_flags(&t, h->flags);
+	put(&t, ",\"worker_pid\":%d", (int)getpid());
+	put_recovery(&t, h);
+	put(&t, ",\"protocol\":\"7.%u\",\"flags\":[", h->shared->proto_minor);
+	put_flags(&t, h->shared->flags);
 	put(&t, "],\"requests\":{");
 	in_flight = put_requests(&t, h);
 	put(&t, "},\"in_flight\":%u,\"threads\":%u,\"nodes\":%u,\"handles\":%u", in_flight, h->pool.count,
-	    __atomic_load_n(&h->nodes.used, __ATOMIC_RELAXED), __atomic_load_n(&h->handles.used, __ATOMIC_RELAXED));
-	put(&t, ",\"passthrough\":{\"in_use\":%s,\"reason\":", h->passthrough ? "true" : "false");
-	put_string(&t, h->passthrough_reason);
+	    fr_table_used(h->nodes), fr_table_used(h->handles));
+	put(&t, ",\"passthrough\":{\"in_use\":%s,\"reason\":", h->shared->passthrough ? "true" : "false");
+	put_string(&t, h->shared->passthrough_reason);
 	put(&t, "}");
 	if (h->be->status && h->be->status(h->priv, backend, sizeof(backend)) > 0)
 		put(&t, ",\"backend_status\":%s", backend);

@@ -64,20 +64,57 @@ static void *worker_main(void *arg);
 static int dev_clone(struct fe_host *h)
 {
 	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	uint32_t main_fd = (uint32_t)h->fd;
+	uint32_t main_fd = (uint32_t)h->shared->fd;
 
 	if (fd >= 0 && !ioctl(fd, FUSE_DEV_IOC_CLONE, &main_fd))
 		return fe_steal_fd(&fd);
 	/* /dev/fuse may be closed to this user; the descriptor that fusermount3 opened serves all. */
-	return fcntl(h->fd, F_DUPFD_CLOEXEC, 3);
+	return fcntl(h->shared->fd, F_DUPFD_CLOEXEC, 3);
 }
 
-static void worker_free(struct fe_host *h, struct worker *w)
+static __thread struct worker *self;
+
+struct fr_slot *step_slot(struct fe_host *h)
 {
-	slot_fini(&w->slot, h->page);
-	fe_close(w->fd);
-	fe_close(w->client_stat);
-	munmap(w, sizeof(*w));
+	if (self)
+		return self->slot;
+	pthread_mutex_lock(&h->service_lock);
+	return h->service_slot;
+}
+
+void step_slot_done(struct fe_host *h)
+{
+	if (!self)
+		pthread_mutex_unlock(&h->service_lock);
+}
+
+/* The thread that serves from a slot is the one that takes it. */
+int worker_take_slot(struct worker *w)
+{
+	int err = fr_slot_take(w->host->fr, w->index, &w->slot);
+
+	if (err)
+		return err;
+	w->in = fr_slot_request(w->slot);
+	w->in_size = REQUEST_SIZE;
+	w->out = fr_slot_reply_buffer(w->slot);
+	w->out_size = REPLY_SIZE;
+	return 0;
+}
+
+/* The clone that a slot reads; one that a predecessor opened has what it read. */
+static int clone_of(struct fe_host *h, unsigned index, int *fd)
+{
+	int *kept = &h->shared->clones[index];
+
+	if (*kept <= 0) {
+		*fd = dev_clone(h);
+		if (*fd < 0)
+			return -errno;
+		fd_put(h, kept, *fd);
+	}
+	*fd = *kept;
+	return 0;
 }
 
 /* With the pool locked. */
@@ -93,17 +130,24 @@ static int worker_add(struct fe_host *h)
 	w->spin_hits = UINT32_MAX;
 	w->wake = 1;
 	w->cpu = -1;
-	w->client_stat = -1;
-	w->fd = dev_clone(h);
-	err = w->fd < 0 ? -errno : slot_init(&w->slot, h->page);
+	w->index = p->count;
+	err = clone_of(h, w->index, &w->fd);
 	if (!err) {
+		sem_init(&w->started, 0, 0);
 		atomic_fetch_add(&p->active, 1);
 		err = -pthread_create(&w->thread, NULL, worker_main, w);
+		if (!err) {
+			while (sem_wait(&w->started) && errno == EINTR)
+				;
+			err = w->start_error;
+			if (err)
+				pthread_join(w->thread, NULL);
+		}
 		if (err)
 			atomic_fetch_sub(&p->active, 1);
 	}
 	if (err) {
-		worker_free(h, w);
+		munmap(w, sizeof(*w));
 		return err;
 	}
 	p->workers[p->count++] = w;
@@ -174,18 +218,18 @@ static void connection_ended(struct fe_host *h)
 static ssize_t try_read(struct worker *w)
 {
 	while (!atomic_load(&w->host->ended)) {
-		ssize_t n = read(w->fd, w->slot.in, w->slot.in_size);
+		ssize_t n = fr_slot_read(w->slot, w->fd);
 
 		if (n > 0)
 			return n;
-		if (n < 0 && errno == EAGAIN)
+		if (n == -EAGAIN)
 			return 0;
 		/* ENOENT: the request was interrupted before it was read */
-		if (n < 0 && (errno == EINTR || errno == ENOENT))
+		if (n == -EINTR || n == -ENOENT)
 			continue;
 		/* ENODEV: unmounted; ECONNABORTED: aborted by fusectl */
-		if (n < 0 && errno != ENODEV && errno != ECONNABORTED)
-			fe_log(LOG_ERR, "reading /dev/fuse: %s; the mount ends", strerror(errno));
+		if (n < 0 && n != -ENODEV && n != -ECONNABORTED)
+			fe_log(LOG_ERR, "reading /dev/fuse: %s; the mount ends", strerror((int)-n));
 		break;
 	}
 	return -1;
@@ -257,9 +301,19 @@ static void *worker_main(void *arg)
 	struct pool *p = &h->pool;
 	ssize_t n;
 
+	w->start_error = worker_take_slot(w);
+	sem_post(&w->started);
+	if (w->start_error)
+		return NULL;
+	self = w;
 	w->tid = (pid_t)syscall(SYS_gettid);
 	if (h->be->thread_start)
 		h->be->thread_start(h->priv);
+	n = (ssize_t)fr_slot_unfinished(w->slot);
+	if (n > 0) {
+		atomic_store(&w->busy_since, now_ns());
+		dispatch(w, (size_t)n, true);
+	}
 	while ((n = next_request(w)) > 0) {
 		uint64_t start = now_ns();
 		bool crowd = w->saturated > SATURATED && atomic_load(&p->active) < p->cpus / 2;
@@ -272,12 +326,14 @@ static void *worker_main(void *arg)
 		if (atomic_load(&p->monitor_asleep) && atomic_exchange(&p->monitor_asleep, false))
 			event_signal(h->wake_fd);
 		w->answered = start;
-		follow(w, ((const struct fuse_in_header *)(const void *)w->slot.in)->pid);
-		dispatch(w, (size_t)n);
+		follow(w, ((const struct fuse_in_header *)(const void *)w->in)->pid);
+		dispatch(w, (size_t)n, false);
 		account(w, w->answered - start);
 		atomic_fetch_add(&w->done, 1);
 	}
 	connection_ended(h);
+	self = NULL;
+	fr_slot_leave(w->slot);
 	return NULL;
 }
 
@@ -286,7 +342,7 @@ bool pool_watch(struct fe_host *h)
 	struct pool *p = &h->pool;
 	uint64_t now = now_ns(), youngest = UINT64_MAX;
 	bool any = false, pending;
-	struct pollfd input = { .fd = h->fd, .events = POLLIN };
+	struct pollfd input = { .fd = h->shared->fd, .events = POLLIN };
 
 	pending = p->follow && poll(&input, 1, 0) > 0;
 	pthread_mutex_lock(&p->lock);
@@ -305,7 +361,7 @@ bool pool_watch(struct fe_host *h)
 	return any;
 }
 
-int pool_start(struct fe_host *h)
+int pool_start(struct fe_host *h, unsigned unfinished)
 {
 	struct pool *p = &h->pool;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -313,12 +369,14 @@ int pool_start(struct fe_host *h)
 
 	p->cpus = cpus > 0 ? (unsigned)cpus : 1;
 	follow_init(h);
-	p->max = h->opt.max_threads ? h->opt.max_threads : 16;
 	p->workers = calloc(p->max, sizeof(struct worker *));
 	if (!p->workers)
 		return -ENOMEM;
 	pthread_mutex_lock(&p->lock);
-	err = worker_add(h);
+	/* A request that a predecessor left is done by the thread of its slot. */
+	do
+		err = worker_add(h);
+	while (!err && p->count < unfinished);
 	pthread_mutex_unlock(&p->lock);
 	return err;
 }
@@ -334,7 +392,7 @@ void pool_free(struct fe_host *h)
 	struct pool *p = &h->pool;
 
 	for (unsigned i = 0; i < p->count; i++)
-		worker_free(h, p->workers[i]);
+		munmap(p->workers[i], sizeof(struct worker));
 	free(p->workers);
 	p->workers = NULL;
 	p->count = 0;

@@ -52,7 +52,7 @@ int64_t op_listxattr(struct call *c)
 
 int64_t op_setxattr(struct call *c)
 {
-	bool ext = c->host->flags & FUSE_SETXATTR_EXT;
+	bool ext = c->host->shared->flags & FUSE_SETXATTR_EXT;
 	struct fuse_setxattr_in in = { 0 };
 	size_t head = ext ? sizeof(in) : offsetof(struct fuse_setxattr_in, setxattr_flags);
 	const char *name;

@@ -73,7 +73,7 @@ static int take_options(struct fr *fr, const struct fr_options *given)
 	o->death_window = or_default(o->death_window, 10);
 	if (o->slots > FR_SLOTS_MAX || o->request_size > 1u << 30 || o->reply_size > 1u << 30 ||
 	    o->request_size < page || o->reply_size < page || o->intent_size > 1u << 20 ||
-	    o->note_size > UNDO_SIZE / 4 || o->deaths > DEATHS_MOST || !o->worker)
+	    o->note_size > UNDO_SIZE / 4 || (o->deaths > DEATHS_MOST && o->deaths != FR_NEVER) || !o->worker)
 		return -EINVAL;
 	return 0;
 }

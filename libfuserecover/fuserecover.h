@@ -79,6 +79,7 @@ struct fr_options {
 };
 
 #define FR_SLOTS_MAX 256
+#define FR_NEVER UINT32_MAX	/* options.deaths: go on whatever happens */
 
 /* ---- life cycle ---- */
 

@@ -84,6 +84,8 @@ static bool count_death(struct fr *fr)
 	uint32_t most = fr->options.deaths;
 	uint64_t now = fr_now_ns(), first;
 
+	if (most == FR_NEVER)
+		return false;
 	fr->death_times[fr->deaths++ % most] = now;
 	if (fr->deaths < most)
 		return false;

@@ -309,13 +309,26 @@ PUBLIC ssize_t fr_slot_read(struct fr_slot *slot, int fd)
 	if (unlikely(atomic_load_explicit(&slot->fr->died_at, memory_order_relaxed)))
 		report_pause(slot->fr);
 	n = read(fd, slot->request, slot->fr->layout.request_size);
-	FR_STEP();
 	if (n < 0)
 		return -errno;
+	FR_STEP();
 	slot->clean = false;
 	begin_request(slot);
 	FR_STEP();
 	return n;
+}
+
+PUBLIC void fr_slot_filled(struct fr_slot *slot, int fd, size_t size)
+{
+	uint32_t len = header_of(slot)->len;
+
+	end_request(slot);
+	fr_current = slot;
+	empty(slot, fd);
+	if (size >= sizeof(len))
+		header_of(slot)->len = len;
+	slot->clean = false;
+	begin_request(slot);
 }
 
 /* ---- answering ---- */
@@ -396,4 +409,9 @@ void fr_describe_request(const struct fr_slot *slot, char *text, size_t size)
 
 	snprintf(text, size, "opcode %u, nodeid %llu, unique %llu, pid %u, uid %u", in->opcode,
 		 (unsigned long long)in->nodeid, (unsigned long long)in->unique, in->pid, in->uid);
+}
+
+PUBLIC struct fr_slot *fr_slot_peek(struct fr *fr, uint32_t index)
+{
+	return index < fr->layout.slots && fr->slots[index].cp->has_memory ? &fr->slots[index] : NULL;
 }

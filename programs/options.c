@@ -78,6 +78,10 @@ static const struct row table[] = {
 	  .help = "file data goes through the server, never past it" },
 	{ "writeback", SWITCH, MEMBER(writeback),
 	  .help = "the kernel caches writes; implies nopassthrough" },
+	{ "norecover", SWITCH, MEMBER(norecover),
+	  .help = "the death of the server ends the mount" },
+	{ "recover_limit", COUNT, MEMBER(recover_limit),
+	  .help = "give up after N deaths within 10 seconds (30)" },
 	{ "debug", SWITCH, MEMBER(debug), .help = "a line in the log for each request" },
 
 	{ "allow_root", REFUSE, .help = "allow_root is not supported; use allow_other" },

@@ -92,8 +92,7 @@ static int change_owner(struct passthrough *pt, const struct fe_request *req, st
 		return -errno;
 	if (changes_nothing(set) && (has_setid(&st) || has_caps(fd))) {
 		bool owner = !req->uid || req->uid == st.st_uid;
-		bool writes = !(set->valid & FE_SET_CTIME) &&
-			      __atomic_load_n(&pt_node(node)->writers, __ATOMIC_RELAXED);
+		bool writes = !(set->valid & FE_SET_CTIME) && node->writers;
 
 		/* Where it may be either, nothing: the write takes them away. */
 		if (writes)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* O_PATH descriptors of files used lately: opening a file handle anew costs about a microsecond. */
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/passthrough/passthrough.h"
 #include "base/cleanup.h"
@@ -15,8 +16,12 @@ static unsigned set_of(const struct pt_key *key)
 	return (unsigned)(x >> 32) % CACHE_SETS;
 }
 
-void cache_init(struct fd_cache *c)
+void cache_init(struct passthrough *pt)
 {
+	struct fd_cache *c = &pt->cache;
+
+	c->pt = pt;
+	c->entries = pt->shared->cached;
 	for (int i = 0; i < CACHE_SETS; i++) {
 		pthread_mutex_init(&c->locks[i], NULL);
 		for (int w = 0; w < CACHE_WAYS; w++)
@@ -25,11 +30,25 @@ void cache_init(struct fd_cache *c)
 	c->ways = CACHE_WAYS;
 }
 
+void cache_resume(struct fd_cache *c)
+{
+	for (int i = 0; i < CACHE_SETS; i++) {
+		for (int w = 0; w < CACHE_WAYS; w++) {
+			struct cached_fd *e = &c->entries[i][w];
+
+			e->refs = 0;
+			if (e->dead)
+				close_fd(c->pt, &e->fd);
+			e->dead = false;
+		}
+	}
+}
+
 void cache_fini(struct fd_cache *c)
 {
-	for (int i = 0; i < CACHE_SETS; i++)
+	for (int i = 0; c->entries && i < CACHE_SETS; i++)
 		for (int w = 0; w < CACHE_WAYS; w++)
-			fe_close(c->entries[i][w].fd);
+			close_fd(c->pt, &c->entries[i][w].fd);
 }
 
 static struct cached_fd *find(struct fd_cache *c, unsigned set, const struct pt_key *key)
@@ -85,13 +104,12 @@ struct cached_fd *cache_add(struct fd_cache *c, const struct pt_key *key, int fd
 	e = victim(c, set);
 	if (!e)
 		return NULL;
-	fe_close(e->fd);
-	*e = (struct cached_fd){
-		.key = *key,
-		.fd = fd,
-		.refs = 1,
-		.stamp = atomic_fetch_add_explicit(&c->clock, 1, memory_order_relaxed),
-	};
+	close_fd(c->pt, &e->fd);
+	e->key = *key;
+	e->refs = 1;
+	e->stamp = atomic_fetch_add_explicit(&c->clock, 1, memory_order_relaxed);
+	e->dead = false;
+	put_fd(c->pt, &e->fd, fd);
 	return e;
 }
 
@@ -101,8 +119,7 @@ void cache_put(struct fd_cache *c, struct cached_fd *e)
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&c->locks[set]);
 
 	if (!--e->refs && e->dead) {
-		close(e->fd);
-		e->fd = -1;
+		close_fd(c->pt, &e->fd);
 		e->dead = false;
 	}
 }
@@ -119,6 +136,5 @@ void cache_drop(struct fd_cache *c, const struct pt_key *key)
 		e->dead = true;
 		return;
 	}
-	close(e->fd);
-	e->fd = -1;
+	close_fd(c->pt, &e->fd);
 }

@@ -15,11 +15,14 @@
 int pt_opendir(void *b, const struct fe_request *req, struct fe_node *node, uint32_t flags, struct fe_open *out)
 {
 	int fd = node_open(b, node, O_RDONLY | O_DIRECTORY | (int)(flags & O_NOATIME));
+	struct pt_file *f = (struct pt_file *)out->record;
 
 	(void)req;
 	if (fd < 0)
 		return fd;
-	((struct pt_file *)out->record)->fd = fd;
+	f->fd = -1;
+	f->opened = 1;
+	put_fd(b, &f->fd, fd);
 	return 0;
 }
 
@@ -59,9 +62,9 @@ int pt_readdir(void *b, const struct fe_request *req, struct fe_node *node, stru
 	char buf[CHUNK_MAX] __attribute__((aligned(8)));
 	int full = 0;
 
-	(void)req;
 	creds_server(pt);
-	if (f->pos != (int64_t)off || !off) {
+	/* A process that died may have read on. */
+	if (f->pos != (int64_t)off || !off || req->again) {
 		if (lseek(f->fd, (off_t)off, SEEK_SET) < 0)
 			return -errno;
 		f->pos = (int64_t)off;
@@ -82,8 +85,8 @@ int pt_readdir(void *b, const struct fe_request *req, struct fe_node *node, stru
 
 void pt_releasedir(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle)
 {
-	(void)b;
 	(void)req;
 	(void)node;
-	fe_close(pt_file(handle)->fd);
+	if (pt_file(handle)->opened)
+		close_fd(b, &pt_file(handle)->fd);
 }

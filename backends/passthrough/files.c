@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,15 +25,14 @@ static int backing_flags(const struct passthrough *pt, uint32_t flags)
 	return out;
 }
 
-static void opened(const struct passthrough *pt, struct pt_node *n, int fd, uint32_t flags, struct fe_open *out)
+static void opened(struct passthrough *pt, int fd, uint32_t flags, struct fe_open *out)
 {
 	struct pt_file *f = (struct pt_file *)out->record;
 
-	f->fd = fd;
-	f->writable = (flags & O_ACCMODE) != O_RDONLY;
+	f->fd = -1;
+	f->opened = 1;
 	f->direct = !!(flags & O_DIRECT);
-	if (f->writable)
-		__atomic_add_fetch(&n->writers, 1, __ATOMIC_RELAXED);
+	put_fd(pt, &f->fd, fd);
 	out->flags = FE_OPEN_PARALLEL_WRITES | (pt->noflush ? FE_OPEN_NOFLUSH : 0);
 }
 
@@ -70,8 +70,22 @@ int pt_open_file(void *b, const struct fe_request *req, struct fe_node *node, ui
 		err = truncate_node(pt, req, node, fd, 0, io_flags);
 	if (err)
 		return err;
-	opened(pt, pt_node(node), fe_steal_fd(&fd), flags, out);
+	opened(pt, fe_steal_fd(&fd), flags, out);
 	return 0;
+}
+
+/* A file that was made just now, with a mode that may forbid its owner to open it. */
+static int reopen(int dir, const char *name, int flags)
+{
+	_cleanup_close_ int path = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	int fd = path < 0 ? -1 : open(proc_path(path).path, flags | O_CLOEXEC);
+
+	if (fd < 0 && errno == EACCES && !fstat(path, &st) && !chmod(proc_path(path).path, 0600)) {
+		fd = open(proc_path(path).path, flags | O_CLOEXEC);
+		chmod(proc_path(path).path, st.st_mode & 07777);
+	}
+	return fd < 0 ? -errno : fd;
 }
 
 int pt_create(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, uint32_t flags,
@@ -89,6 +103,10 @@ int pt_create(void *b, const struct fe_request *req, struct fe_node *parent, con
 	fd = openat(dir.fd, name, backing_flags(pt, flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	err = fd < 0 ? -errno : 0;
 	creds_server(pt);
+	if (err == -EEXIST && made_before(req, dir.fd, name, S_IFREG)) {
+		fd = reopen(dir.fd, name, backing_flags(pt, flags));
+		err = fd < 0 ? fd : 0;
+	}
 	/* Somebody made it meanwhile: the kernel looks again, and checks whether the caller may open it. */
 	if (err == -EEXIST && !(flags & O_EXCL))
 		return -ESTALE;
@@ -96,7 +114,7 @@ int pt_create(void *b, const struct fe_request *req, struct fe_node *parent, con
 		err = entry_of_fd(pt, fd, false, entry);
 	if (err)
 		return err;
-	opened(pt, (struct pt_node *)entry->record, fe_steal_fd(&fd), flags, out);
+	opened(pt, fe_steal_fd(&fd), flags, out);
 	return 0;
 }
 
@@ -107,7 +125,7 @@ int pt_tmpfile(void *b, const struct fe_request *req, struct fe_node *parent, ui
 	struct pt_node *n = (struct pt_node *)entry->record;
 	_cleanup_held_ struct held dir = { .fd = -1 };
 	_cleanup_close_ int fd = -1;
-	int err = node_hold(pt, parent, &dir);
+	int pin = -1, err = node_hold(pt, parent, &dir);
 
 	if (err)
 		return err;
@@ -121,8 +139,10 @@ int pt_tmpfile(void *b, const struct fe_request *req, struct fe_node *parent, ui
 		return err;
 	/* It has no name: only a descriptor keeps its handle good after the last close. */
 	if (n->fd < 0)
-		n->fd = open(proc_path(fd).path, O_PATH | O_CLOEXEC);
-	opened(pt, n, fe_steal_fd(&fd), flags, out);
+		pin = open(proc_path(fd).path, O_PATH | O_CLOEXEC);
+	if (pin >= 0)
+		put_fd(pt, &n->fd, pin);
+	opened(pt, fe_steal_fd(&fd), flags, out);
 	return 0;
 }
 
@@ -158,12 +178,42 @@ ssize_t pt_read(void *b, const struct fe_request *req, struct fe_node *node, str
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t write_at(struct passthrough *pt, int fd, const void *buf, size_t size, uint64_t off, uint32_t io_flags)
+/* What depends on the file's size, which it changes: notes it first, returns what it was noted as. */
+static bool size_before(const struct fe_request *req, int fd, uint64_t *size)
+{
+	struct fe_intent *intent = req->intent;
+	struct stat st;
+
+	if (intent && req->again && intent->state) {
+		memcpy(size, intent->data, sizeof(*size));
+		return true;
+	}
+	if (intent && !fstat(fd, &st)) {
+		*size = (uint64_t)st.st_size;
+		memcpy(intent->data, size, sizeof(*size));
+		__atomic_store_n(&intent->state, 1, __ATOMIC_RELEASE);
+	}
+	return false;
+}
+
+/* Whether a process that died may have appended already, and where: it is written there again. */
+static bool appended(const struct fe_request *req, int fd, uint64_t *off)
+{
+	uint64_t size;
+
+	if (!size_before(req, fd, &size))
+		return false;
+	*off = size;
+	return true;
+}
+
+static ssize_t write_at(struct passthrough *pt, const struct fe_request *req, int fd, const void *buf, size_t size,
+			uint64_t off, uint32_t io_flags)
 {
 	struct iovec iov = { (void *)buf, size };
 
 	/* With a writeback cache only the kernel knows where the file ends: the offset counts. */
-	if (io_flags & FE_IO_APPEND && !pt->writeback)
+	if (io_flags & FE_IO_APPEND && !pt->writeback && !appended(req, fd, &off))
 		return pwritev2(fd, &iov, 1, (off_t)off, RWF_APPEND);
 	return pwrite(fd, buf, size, (off_t)off);
 }
@@ -177,13 +227,13 @@ ssize_t pt_write(void *b, const struct fe_request *req, struct fe_node *node, st
 	ssize_t n;
 
 	creds_io(pt, req, fd, io_flags);
-	n = write_at(pt, fd, buf, size, off, io_flags);
+	n = write_at(pt, req, fd, buf, size, off, io_flags);
 	if (n < 0 && errno == EINVAL && pt_file(handle)->direct) {
 		own = open_buffered(pt, node, fd, O_WRONLY);
 		if (own < 0)
 			return own;
 		creds_io(pt, req, own, io_flags);
-		n = write_at(pt, own, buf, size, off, io_flags);
+		n = write_at(pt, req, own, buf, size, off, io_flags);
 	}
 	return n < 0 ? -errno : n;
 }
@@ -212,9 +262,8 @@ void pt_release(void *b, const struct fe_request *req, struct fe_node *node, str
 	(void)req;
 	if (pt->source_locks)
 		locks_release(pt, node, handle->fh, how);
-	if (pt_file(handle)->writable)
-		__atomic_sub_fetch(&pt_node(node)->writers, 1, __ATOMIC_RELAXED);
-	fe_close(pt_file(handle)->fd);
+	if (pt_file(handle)->opened)
+		close_fd(pt, &pt_file(handle)->fd);
 }
 
 int pt_fsync(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle, int datasync)
@@ -230,7 +279,14 @@ int pt_fsync(void *b, const struct fe_request *req, struct fe_node *node, struct
 int pt_fallocate(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
 		 uint32_t mode, uint64_t off, uint64_t len)
 {
+	struct stat st;
+	uint64_t size;
+
 	(void)node;
+	/* These move the rest of the file: twice would move it twice. */
+	if (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) && size_before(req, pt_file(handle)->fd, &size) &&
+	    !fstat(pt_file(handle)->fd, &st) && (uint64_t)st.st_size != size)
+		return 0;
 	creds_io(b, req, pt_file(handle)->fd, req->uid ? FE_IO_KILL_SUIDGID : 0);
 	return fallocate(pt_file(handle)->fd, (int)mode, (off_t)off, (off_t)len) ? -errno : 0;
 }

@@ -4,6 +4,7 @@
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -56,6 +57,23 @@ static struct fe_request with_group(struct passthrough *pt, const struct fe_requ
 	return out;
 }
 
+/*
+ * Whether a name that is there already was made by this request, in a process that died: the kernel
+ * found no such name, keeps the directory locked since, and the file was born after it asked.
+ */
+bool made_before(const struct fe_request *req, int dir, const char *name, mode_t type)
+{
+	struct statx st;
+	const struct statx_timestamp *t = &st.stx_btime;
+
+	if (!req->again || statx(dir, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st))
+		return false;
+	if (!(st.stx_mask & STATX_BTIME))
+		t = &st.stx_ctime;
+	return (st.stx_mode & S_IFMT) == type &&
+	       (uint64_t)t->tv_sec * 1000000000u + t->tv_nsec >= req->since;
+}
+
 int pt_mknod(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, uint32_t mode,
 	     uint32_t rdev, struct fe_entry *out)
 {
@@ -72,6 +90,8 @@ int pt_mknod(void *b, const struct fe_request *req, struct fe_node *parent, cons
 	creds_create(pt, &who);
 	err = mknodat(dir.fd, name, mode, dev) ? -errno : 0;
 	creds_server(pt);
+	if (err == -EEXIST && made_before(req, dir.fd, name, mode & S_IFMT ? mode & S_IFMT : S_IFREG))
+		err = 0;
 	return err ? err : entry_of_name(pt, dir.fd, name, out);
 }
 
@@ -87,6 +107,8 @@ int pt_mkdir(void *b, const struct fe_request *req, struct fe_node *parent, cons
 	creds_create(pt, req);
 	err = mkdirat(dir.fd, name, mode) ? -errno : 0;
 	creds_server(pt);
+	if (err == -EEXIST && made_before(req, dir.fd, name, S_IFDIR))
+		err = 0;
 	return err ? err : entry_of_name(pt, dir.fd, name, out);
 }
 
@@ -102,7 +124,17 @@ int pt_symlink(void *b, const struct fe_request *req, struct fe_node *parent, co
 	creds_create(pt, req);
 	err = symlinkat(target, dir.fd, name) ? -errno : 0;
 	creds_server(pt);
+	if (err == -EEXIST && made_before(req, dir.fd, name, S_IFLNK))
+		err = 0;
 	return err ? err : entry_of_name(pt, dir.fd, name, out);
+}
+
+static bool same_file(int dir, const char *name, int fd)
+{
+	struct stat a, b;
+
+	return !fstatat(dir, name, &a, AT_SYMLINK_NOFOLLOW) && !fstat(fd, &b) && a.st_ino == b.st_ino &&
+	       a.st_dev == b.st_dev;
 }
 
 int pt_link(void *b, const struct fe_request *req, struct fe_node *node, struct fe_node *parent, const char *name,
@@ -113,7 +145,6 @@ int pt_link(void *b, const struct fe_request *req, struct fe_node *node, struct 
 	_cleanup_held_ struct held dir = { .fd = -1 };
 	int err = node_hold(pt, node, &file);
 
-	(void)req;
 	if (!err)
 		err = node_hold(pt, parent, &dir);
 	if (err)
@@ -123,10 +154,14 @@ int pt_link(void *b, const struct fe_request *req, struct fe_node *node, struct 
 		err = linkat(file.fd, "", dir.fd, name, AT_EMPTY_PATH);
 	else
 		err = linkat(AT_FDCWD, proc_path(file.fd).path, dir.fd, name, AT_SYMLINK_FOLLOW);
-	return err ? -errno : entry_of_node(pt, node, file.fd, out);
+	err = err ? -errno : 0;
+	if (err == -EEXIST && req->again && same_file(dir.fd, name, file.fd))
+		err = 0;
+	return err ? err : entry_of_node(pt, node, file.fd, out);
 }
 
 struct pin {
+	struct passthrough *pt;
 	int parent;
 	const char *name;
 };
@@ -147,7 +182,7 @@ static int pin_node(void *arg, struct fe_node *node)
 		close(fd);
 		return 0;
 	}
-	__atomic_store_n(&n->fd, fd, __ATOMIC_RELEASE);
+	put_fd(p->pt, &n->fd, fd);
 	return 0;
 }
 
@@ -157,7 +192,7 @@ static int pin_node(void *arg, struct fe_node *node)
  */
 static void pin_name(struct passthrough *pt, int parent, const char *name)
 {
-	struct pin p = { parent, name };
+	struct pin p = { pt, parent, name };
 	struct pt_key key;
 
 	if (!pt->handles || key_of_name(pt, parent, name, &key))
@@ -165,7 +200,8 @@ static void pin_name(struct passthrough *pt, int parent, const char *name)
 	pt->services->with_node(pt->host, &key, pin_node, &p);
 }
 
-static int remove_name(struct passthrough *pt, struct fe_node *parent, const char *name, int flags)
+static int remove_name(struct passthrough *pt, const struct fe_request *req, struct fe_node *parent,
+		       const char *name, int flags)
 {
 	_cleanup_held_ struct held dir = { .fd = -1 };
 	int err = node_hold(pt, parent, &dir);
@@ -173,19 +209,36 @@ static int remove_name(struct passthrough *pt, struct fe_node *parent, const cha
 	if (err)
 		return err;
 	pin_name(pt, dir.fd, name);
-	return unlinkat(dir.fd, name, flags) ? -errno : 0;
+	if (!unlinkat(dir.fd, name, flags))
+		return 0;
+	/* The kernel knew the name and keeps it: this request removed it, in a process that died. */
+	return errno == ENOENT && req->again ? 0 : -errno;
 }
 
 int pt_unlink(void *b, const struct fe_request *req, struct fe_node *parent, const char *name)
 {
-	(void)req;
-	return remove_name(b, parent, name, 0);
+	return remove_name(b, req, parent, name, 0);
 }
 
 int pt_rmdir(void *b, const struct fe_request *req, struct fe_node *parent, const char *name)
 {
-	(void)req;
-	return remove_name(b, parent, name, AT_REMOVEDIR);
+	return remove_name(b, req, parent, name, AT_REMOVEDIR);
+}
+
+/* Where the source's name stays, only the file behind it tells whether a rename took place. */
+static bool renamed(struct passthrough *pt, const struct fe_request *req, int from, const char *name, int to,
+		    const char *newname)
+{
+	struct fe_intent *intent = req->intent;
+	struct pt_key key;
+
+	if (req->again && intent->state)
+		return !key_of_name(pt, to, newname, &key) && !memcmp(&key, intent->data, sizeof(key));
+	if (!key_of_name(pt, from, name, &key)) {
+		memcpy(intent->data, &key, sizeof(key));
+		__atomic_store_n(&intent->state, 1, __ATOMIC_RELEASE);
+	}
+	return false;
 }
 
 int pt_rename(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
@@ -200,13 +253,15 @@ int pt_rename(void *b, const struct fe_request *req, struct fe_node *parent, con
 		err = node_hold(pt, newparent, &to);
 	if (err)
 		return err;
+	if (flags & (RENAME_EXCHANGE | RENAME_WHITEOUT) && req->intent && renamed(pt, req, from.fd, name, to.fd, newname))
+		return 0;
 	if (!(flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)))
 		pin_name(pt, to.fd, newname);
 	if (flags & RENAME_WHITEOUT)
 		creds_create(pt, req); /* it makes a node that has an owner */
 	err = renameat2(from.fd, name, to.fd, newname, flags) ? -errno : 0;
 	creds_server(pt);
-	return err;
+	return err == -ENOENT && req->again ? 0 : err;
 }
 
 ssize_t pt_readlink(void *b, const struct fe_request *req, struct fe_node *node, char *buf, size_t size)

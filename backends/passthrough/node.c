@@ -35,7 +35,7 @@ static int open_handle(struct passthrough *pt, const struct pt_key *key, int fla
 	int fd;
 
 	memcpy(h.head.f_handle, key->bytes, key->len);
-	fd = open_by_handle_at(pt->mounts[key->mount].fd, &h.head, flags | O_CLOEXEC);
+	fd = open_by_handle_at(pt->shared->mounts[key->mount].fd, &h.head, flags | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -88,11 +88,12 @@ int node_open(struct passthrough *pt, const struct fe_node *node, int flags)
 /* The index of a mount, a new one where it is seen for the first time; -1 where it can not be used. */
 static int mount_index(struct passthrough *pt, int id, int fd)
 {
-	unsigned count = atomic_load(&pt->nmounts);
+	struct pt_mount *mounts = pt->shared->mounts;
+	unsigned count = atomic_load(&pt->shared->nmounts);
 	int real, index = -1;
 
 	for (unsigned i = 0; i < count; i++)
-		if (pt->mounts[i].id == id)
+		if (mounts[i].id == id)
 			return (int)i;
 	if (!pt->cross)
 		return -1;
@@ -101,13 +102,15 @@ static int mount_index(struct passthrough *pt, int id, int fd)
 	if (real < 0)
 		return -1;
 	pthread_mutex_lock(&pt->mounts_lock);
-	count = atomic_load(&pt->nmounts);
+	count = atomic_load(&pt->shared->nmounts);
 	for (unsigned i = 0; i < count; i++)
-		if (pt->mounts[i].id == id)
+		if (mounts[i].id == id)
 			index = (int)i;
 	if (index < 0 && count < MAX_MOUNTS) {
-		pt->mounts[count] = (struct pt_mount){ id, fe_steal_fd(&real) };
-		atomic_store(&pt->nmounts, count + 1);
+		close_fd(pt, &mounts[count].fd); /* of one who died before it counted */
+		mounts[count].id = id;
+		put_fd(pt, &mounts[count].fd, fe_steal_fd(&real));
+		atomic_store(&pt->shared->nmounts, count + 1);
 		index = (int)count;
 	}
 	pthread_mutex_unlock(&pt->mounts_lock);
@@ -202,9 +205,11 @@ int entry_of_fd(struct passthrough *pt, int fd, bool path_fd, struct fe_entry *e
 			cache_put(&pt->cache, cached);
 	} else {
 		key_of_inode(&e->attr, &n->key);
-		n->fd = path_fd ? fd : open(proc_path(fd).path, O_PATH | O_CLOEXEC);
-		if (n->fd < 0)
+		fd = path_fd ? fd : open(proc_path(fd).path, O_PATH | O_CLOEXEC);
+		if (fd < 0)
 			err = -errno;
+		else
+			put_fd(pt, &n->fd, fd);
 		path_fd = false;
 	}
 	e->attr.stx_ino = mix_ino(n->key.mount, e->attr.stx_ino);
@@ -220,8 +225,8 @@ int entry_of_node(struct passthrough *pt, const struct fe_node *node, int fd, st
 	struct pt_node *n = (struct pt_node *)e->record;
 	int err;
 
-	n->key = pt_node(node)->key;
 	n->fd = -1;
+	n->key = pt_node(node)->key;
 	err = stat_fd(pt, fd, n->key.mount, &e->attr);
 	e->attr_valid = attr_valid_of(pt, &e->attr);
 	return err;
@@ -232,8 +237,10 @@ void forget_node(void *b, struct fe_node *node)
 	struct passthrough *pt = b;
 	struct pt_node *n = pt_node(node);
 
+	if (!n->key.kind)
+		return;
 	/* Without a nodeid it is a second record of a node that lives on. */
 	if (node->nodeid && n->key.kind == PT_HANDLE)
 		cache_drop(&pt->cache, &n->key);
-	fe_close(n->fd);
+	close_fd(pt, &n->fd);
 }

@@ -204,8 +204,8 @@ static int open_source(struct passthrough *pt, const char *argument, const struc
 	}
 	pt->handles = !o->nohandles && handles_work(real);
 	pt->cross = o->submounts;
-	pt->mounts[0] = (struct pt_mount){ mount_id(real), fe_steal_fd(&real) };
-	atomic_store(&pt->nmounts, 1);
+	pt->shared->mounts[0] = (struct pt_mount){ mount_id(real), fe_steal_fd(&real) };
+	atomic_store(&pt->shared->nmounts, 1);
 	return 0;
 }
 
@@ -215,8 +215,8 @@ static void pt_close(void *b)
 
 	locks_fini(pt);
 	cache_fini(&pt->cache);
-	for (unsigned i = 0; i < atomic_load(&pt->nmounts); i++)
-		fe_close(pt->mounts[i].fd);
+	for (unsigned i = 0; pt->shared && i < atomic_load(&pt->shared->nmounts); i++)
+		fe_close(pt->shared->mounts[i].fd);
 	fe_close(pt->root_fd);
 	free(pt);
 }
@@ -225,15 +225,29 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 {
 	struct statfs fs = { 0 };
 
-	fstatfs(pt->mounts[0].fd, &fs);
+	fstatfs(pt->shared->mounts[0].fd, &fs);
 	root->features = FE_FEAT_KERNEL_PERMS | FE_FEAT_PASSTHROUGH | FE_FEAT_ATOMIC_O_TRUNC;
 	if (pt->privileged)
 		root->features |= FE_FEAT_KILLPRIV | FE_FEAT_POSIX_ACL;
 	if (pt->source_locks)
 		root->features |= FE_FEAT_LOCKS | FE_FEAT_FLOCK;
+	else
+		root->features |= FE_FEAT_RECOVER;
 	/* overlayfs takes one level of stacking itself */
 	root->max_stack_depth = fs.f_type == OVERLAYFS_SUPER_MAGIC || fs.f_type == 0x65735546 /* FUSE */ ? 2 : 1;
 	pt->noflush = is_local(&fs) && !pt->source_locks && !pt->writeback;
+}
+
+static void shared_init(struct passthrough *pt)
+{
+	for (int i = 0; i < MAX_MOUNTS; i++)
+		pt->shared->mounts[i].fd = -1;
+	cache_init(pt);
+}
+
+static void pt_resume(void *b)
+{
+	cache_resume(&((struct passthrough *)b)->cache);
 }
 
 static int pt_open(const struct fe_open_args *args, struct fe_root *root, void **priv)
@@ -250,12 +264,15 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 	pt->writeback = args->writeback;
 	pt->privileged = !geteuid();
 	pt->root_fd = -1;
-	cache_init(&pt->cache);
 	pthread_mutex_init(&pt->mounts_lock, NULL);
 	for (int i = 0; i < 64; i++)
 		pthread_mutex_init(&pt->dir_locks[i], NULL);
 	err = parse_options(pt, args->options, &o);
 	pt->source_locks = o.source_locks;
+	if (!err)
+		err = pt->services->shared(pt->host, "passthrough", sizeof(*pt->shared), (void **)&pt->shared);
+	if (!err)
+		shared_init(pt);
 	if (!err)
 		err = open_source(pt, args->argument, &o);
 	if (!err) {
@@ -341,5 +358,6 @@ const struct fe_backend passthrough_backend = {
 	.interrupt = pt_interrupt,
 	.statfs = pt_statfs,
 	.syncfs = pt_syncfs,
+	.resume = pt_resume,
 	.status = pt_status,
 };

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "backends/backend.h"
+#include "base/cleanup.h"
 
 extern const struct fe_backend passthrough_backend;
 
@@ -30,6 +31,7 @@ struct pt_key {
 	uint8_t bytes[HANDLE_BYTES + 2];
 };
 
+/* 0: a record that nothing was written to */
 #define PT_HANDLE	1
 #define PT_INODE	2	/* device and inode number, kept from reuse by the record's fd */
 
@@ -37,13 +39,13 @@ struct pt_key {
 struct pt_node {
 	struct pt_key key;
 	int32_t fd;		/* O_PATH; -1 where the handle opens it again */
-	uint32_t writers;	/* handles that are open for writing */
+	uint32_t reserved;
 };
 
 /* A handle record. */
 struct pt_file {
 	int32_t fd;
-	uint16_t writable;
+	uint16_t opened;	/* fd is set */
 	uint16_t direct;
 	int64_t pos;		/* of a directory: where the next getdents64 continues */
 };
@@ -63,10 +65,18 @@ struct cached_fd {
 };
 
 struct fd_cache {
+	struct passthrough *pt;
 	pthread_mutex_t locks[CACHE_SETS];
-	struct cached_fd entries[CACHE_SETS][CACHE_WAYS];
+	struct cached_fd (*entries)[CACHE_WAYS];
 	_Atomic uint32_t clock;
 	unsigned ways;		/* fewer where few descriptors are to be had */
+};
+
+/* What a successor takes over besides records. */
+struct pt_shared {
+	struct pt_mount mounts[MAX_MOUNTS];
+	_Atomic unsigned nmounts;
+	struct cached_fd cached[CACHE_SETS][CACHE_WAYS];
 };
 
 struct lock_table;
@@ -84,8 +94,7 @@ struct passthrough {
 	bool noflush;
 	bool source_locks;
 	pthread_mutex_t mounts_lock;
-	struct pt_mount mounts[MAX_MOUNTS];
-	_Atomic unsigned nmounts;
+	struct pt_shared *shared;
 	pthread_mutex_t dir_locks[64];
 	struct fd_cache cache;
 	struct lock_table *locks;
@@ -128,14 +137,29 @@ static inline struct pt_file *pt_file(const struct fe_handle *handle)
 int truncate_node(struct passthrough *pt, const struct fe_request *req, struct fe_node *node, int fd, off_t size,
 		  uint32_t io_flags);
 
+/* names.c */
+bool made_before(const struct fe_request *req, int dir, const char *name, mode_t type);
+
 /* "/proc/self/fd/N" for the calls that know paths only. */
 struct proc_path {
 	char path[32];
 };
 struct proc_path proc_path(int fd);
 
+static inline void put_fd(struct passthrough *pt, int *where, int fd)
+{
+	pt->services->fd_put(pt->host, where, fd);
+}
+
+static inline void close_fd(struct passthrough *pt, int *where)
+{
+	fe_close(pt->services->fd_take(pt->host, where));
+}
+
 /* cache.c */
-void cache_init(struct fd_cache *c);
+void cache_init(struct passthrough *pt);
+/* In a successor: nobody uses any entry. */
+void cache_resume(struct fd_cache *c);
 void cache_fini(struct fd_cache *c);
 struct cached_fd *cache_get(struct fd_cache *c, const struct pt_key *key);
 /* Takes fd over; NULL where it found no room: it is the caller's still. The entry is referenced. */

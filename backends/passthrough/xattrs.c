@@ -66,6 +66,17 @@ ssize_t pt_listxattr(void *b, const struct fe_request *req, struct fe_node *node
 	return n;
 }
 
+/* Whether an attribute that is there now may be this request's own, of a process that died. */
+static bool created_before(const struct fe_request *req, int fd, const char *name)
+{
+	struct fe_intent *intent = req->intent;
+
+	if (req->again && intent->state)
+		return intent->state == 1;
+	__atomic_store_n(&intent->state, getxattr(proc_path(fd).path, name, NULL, 0) < 0 ? 1 : 2, __ATOMIC_RELEASE);
+	return false;
+}
+
 int pt_setxattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name, const void *value,
 		size_t size, int flags, int kill_sgid)
 {
@@ -75,6 +86,8 @@ int pt_setxattr(void *b, const struct fe_request *req, struct fe_node *node, con
 
 	if (err)
 		return err;
+	if (flags & XATTR_CREATE && req->intent && created_before(req, file.fd, name))
+		flags &= ~XATTR_CREATE;
 	if (kill_sgid)
 		creds_attr(pt, req);
 	err = setxattr(proc_path(file.fd).path, name, value, size, flags);
@@ -89,9 +102,9 @@ int pt_removexattr(void *b, const struct fe_request *req, struct fe_node *node, 
 	_cleanup_held_ struct held file = { .fd = -1 };
 	int err = node_hold(pt, node, &file);
 
-	(void)req;
 	if (err)
 		return err;
-	err = removexattr(proc_path(file.fd).path, name);
-	return err ? -errno : 0;
+	if (!removexattr(proc_path(file.fd).path, name))
+		return 0;
+	return errno == ENODATA && req->again ? 0 : -errno;
 }

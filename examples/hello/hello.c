@@ -86,7 +86,7 @@ static int hello_open(const struct fe_open_args *args, struct fe_root *root, voi
 	if (!data || fprintf(data, "Hello, %s!\n", args->argument) < 0 || fflush(data))
 		return -errno;
 	FILE_OF(&node) = ROOT;
-	root->features = FE_FEAT_KERNEL_PERMS;
+	root->features = FE_FEAT_KERNEL_PERMS | FE_FEAT_RECOVER;
 	return hello_getattr(data, NULL, &node, NULL, &root->root.attr, NULL);
 }
 

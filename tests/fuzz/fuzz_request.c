@@ -286,8 +286,8 @@ static void look_at_replies(uint32_t opcode, uint64_t unique)
 /* Returns how many bytes of the input it took, 0 at the end. */
 static size_t one_request(const unsigned char *data, size_t left, uint64_t unique)
 {
-	struct fuse_in_header *in = (void *)worker.slot.in;
-	unsigned char *payload = worker.slot.in + sizeof(*in);
+	struct fuse_in_header *in = (void *)(unsigned char *)worker.in;
+	unsigned char *payload = (unsigned char *)worker.in + sizeof(*in);
 	unsigned flags;
 	size_t size, all;
 
@@ -298,7 +298,7 @@ static size_t one_request(const unsigned char *data, size_t left, uint64_t uniqu
 	if (size > left - 6)
 		size = left - 6;
 	all = sizeof(*in) + size;
-	__asan_unpoison_memory_region(worker.slot.in, worker.slot.in_size);
+	__asan_unpoison_memory_region((unsigned char *)worker.in, worker.in_size);
 	*in = (struct fuse_in_header){
 		.len = (uint32_t)all + (flags & REQ_LENGTH ? 8 : 0),
 		.opcode = data[0],
@@ -314,10 +314,11 @@ static size_t one_request(const unsigned char *data, size_t left, uint64_t uniqu
 		patch_payload(data[0], payload, size, data[1], data[2]);
 	if (data[0] == FUSE_INTERRUPT && size >= 8 && !(flags & REQ_RAW))
 		memcpy(payload, &(uint64_t){ data[1] * 2 + 2 }, 8);
-	__asan_poison_memory_region(worker.slot.in + all, worker.slot.in_size - all);
+	__asan_poison_memory_region((unsigned char *)worker.in + all, worker.in_size - all);
 	worker.fd = flags & REQ_REFUSED ? broken_pipe : replies;
 	MUST(ftruncate(replies, 0));
-	dispatch(&worker, all);
+	fr_slot_filled(worker.slot, worker.fd, all);
+	dispatch(&worker, all, false);
 	look_at_replies(data[0], unique);
 	return 6 + size;
 }
@@ -339,6 +340,7 @@ static void one_input(const unsigned char *data, size_t size)
 		.writeback = !!(options & OPT_WRITEBACK),
 	};
 	struct fe_host *h = NULL;
+	unsigned unfinished;
 
 	snprintf(source, sizeof(source), "%s/source", scratch);
 	snprintf(backend_options, sizeof(backend_options), "%s%s%s", options & OPT_LOCKS ? "locks=source," : "",
@@ -346,13 +348,14 @@ static void one_input(const unsigned char *data, size_t size)
 	MUST(fe_backend_load("passthrough", &opt.backend));
 	MUST(fe_host_new(&opt, &h));
 	worker.host = h;
-	worker.slot.interrupted = 0;
+	MUST(serve_begin(h, &unfinished));
+	MUST(worker_take_slot(&worker));
 	h->pool.workers = workers;
 	h->pool.count = 1;
-	h->passthrough = false;
+	h->shared->passthrough = false;
 	if (!(options & OPT_NO_INIT))
-		h->proto_minor = 41;
-	h->flags = options & OPT_SETXATTR ? FUSE_SETXATTR_EXT : 0;
+		h->shared->proto_minor = 41;
+	h->shared->flags = options & OPT_SETXATTR ? FUSE_SETXATTR_EXT : 0;
 	nodes = (struct ids){ .id = { ROOT_ID }, .count = 1 };
 	files.count = dirs.count = 0;
 
@@ -366,6 +369,8 @@ static void one_input(const unsigned char *data, size_t size)
 	/* the harness needs them for itself */
 	creds_server(h->priv);
 	umask(0);
+	fr_slot_leave(worker.slot);
+	serve_end(h);
 	fe_host_free(h);
 }
 
@@ -416,7 +421,6 @@ static void *thread_main(void *arg)
 	MUST(pipe2(p, O_CLOEXEC));
 	close(p[0]);
 	broken_pipe = p[1];
-	MUST(slot_init(&worker.slot, (size_t)sysconf(_SC_PAGESIZE)));
 	pthread_mutex_lock(&lock);
 	for (;;) {
 		while (!input)

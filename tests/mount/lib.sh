@@ -5,6 +5,7 @@
 #
 #   FE_BUILD   build directory (default: build/ of this tree)
 #   FE_TOOLS   where the C programs of tests/mount are (default: $FE_BUILD/tests/mount)
+#   FE_OPTIONS options for all mounts, by commas
 #   TMPDIR     where scratch directories are made
 
 set -euE
@@ -226,7 +227,7 @@ start_fe() {
 	mkdir -p "$mnt"
 	log=$scratch/server.$(basename "$mnt").log
 	# A shell starts what is in the background with SIGINT ignored, and that is inherited.
-	env --default-signal=INT,QUIT "$FE" "$@" -f >"$log" 2>&1 &
+	env --default-signal=INT,QUIT "$FE" "$@" ${FE_OPTIONS:+-o "$FE_OPTIONS"} -f >"$log" 2>&1 &
 	pid=$!
 	server_pid[$mnt]=$pid
 	server_log[$mnt]=$log

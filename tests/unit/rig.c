@@ -30,6 +30,7 @@ void rig_start(const struct fe_backend *be, const struct fe_host_options *change
 		.entry_valid = 1500000002,
 		.attr_valid = 2000000007,
 	};
+	unsigned unfinished;
 
 	if (change)
 		opt = *change;
@@ -39,11 +40,12 @@ void rig_start(const struct fe_backend *be, const struct fe_host_options *change
 	ck_assert_int_ge(rig.dev, 0);
 	rig.worker.host = rig.host;
 	rig.worker.fd = rig.dev;
-	ck_assert_int_eq(slot_init(&rig.worker.slot, rig.host->page), 0);
+	ck_assert_int_eq(serve_begin(rig.host, &unfinished), 0);
+	ck_assert_int_eq(worker_take_slot(&rig.worker), 0);
 	rig.workers[0] = &rig.worker;
 	rig.host->pool.workers = rig.workers;
 	rig.host->pool.count = 1;
-	rig.host->passthrough_reason = "unit";
+	passthrough_set(rig.host, false, "unit");
 	recorder_clear();
 }
 
@@ -51,8 +53,9 @@ void rig_stop(void)
 {
 	rig.host->pool.workers = NULL;
 	rig.host->pool.count = 0;
-	__asan_unpoison_memory_region(rig.worker.slot.in, rig.worker.slot.in_size);
-	slot_fini(&rig.worker.slot, rig.host->page);
+	__asan_unpoison_memory_region((unsigned char *)rig.worker.in, rig.worker.in_size);
+	fr_slot_leave(rig.worker.slot);
+	serve_end(rig.host);
 	fe_host_free(rig.host);
 	close(rig.dev);
 	free(rig.body);
@@ -81,15 +84,15 @@ void rig_begin(uint32_t opcode, uint64_t nodeid)
 		.pid = RIG_PID,
 	};
 	rig.size = sizeof(rig.head);
-	__asan_unpoison_memory_region(rig.worker.slot.in, rig.worker.slot.in_size);
-	memset(rig.worker.slot.in, 0xee, 4096);
+	__asan_unpoison_memory_region((unsigned char *)rig.worker.in, rig.worker.in_size);
+	memset((unsigned char *)rig.worker.in, 0xee, 4096);
 }
 
 void *rig_put(const void *data, size_t size)
 {
-	unsigned char *at = rig.worker.slot.in + rig.size;
+	unsigned char *at = (unsigned char *)rig.worker.in + rig.size;
 
-	ck_assert_uint_le(rig.size + size, rig.worker.slot.in_size);
+	ck_assert_uint_le(rig.size + size, rig.worker.in_size);
 	if (size)
 		memcpy(at, data, size);
 	rig.size += size;
@@ -126,12 +129,13 @@ void rig_collect(void)
 /* `size` bytes came from the kernel; what lies behind them is out of bounds. */
 void rig_dispatch(size_t size)
 {
-	struct slot *s = &rig.worker.slot;
+	struct worker *w = &rig.worker;
 
-	memset(s->out, 0xdd, 4096);
-	__asan_poison_memory_region(s->in + size, s->in_size - size);
-	dispatch(&rig.worker, size);
-	__asan_unpoison_memory_region(s->in, s->in_size);
+	fr_slot_filled(w->slot, w->fd, size);
+	memset(w->out, 0xdd, 4096);
+	__asan_poison_memory_region(w->in + size, w->in_size - size);
+	dispatch(w, size, false);
+	__asan_unpoison_memory_region(w->in, w->in_size);
 	rig_collect();
 	if (rig.reply_size)
 		ck_assert_uint_eq(rig.reply.unique, rig.head.unique);
@@ -140,7 +144,7 @@ void rig_dispatch(size_t size)
 void rig_send_cut(size_t size)
 {
 	rig.head.len = (uint32_t)size;
-	memcpy(rig.worker.slot.in, &rig.head, sizeof(rig.head));
+	memcpy((unsigned char *)rig.worker.in, &rig.head, sizeof(rig.head));
 	rig_dispatch(size);
 }
 

@@ -14,7 +14,7 @@ START_TEST(malformed_header)
 		rig_begin(FUSE_LOOKUP, ROOT_ID);
 		rig_str("abc");
 		rig.head.len = lens[i];
-		memcpy(rig.worker.slot.in, &rig.head, sizeof(rig.head));
+		memcpy((unsigned char *)rig.worker.in, &rig.head, sizeof(rig.head));
 		rig_dispatch(rig.size);
 		expect_no_reply();
 		expect_calls("");
@@ -40,13 +40,13 @@ START_TEST(unknown_opcodes)
 		expect_error(-ENOSYS);
 	}
 	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
-		uint64_t before = rig.worker.counts[unknown[i] < OPCODES ? unknown[i] : OPCODES - 1];
+		uint64_t before = rig.host->shared->counts[0][unknown[i] < OPCODES ? unknown[i] : OPCODES - 1];
 
 		rig_begin(unknown[i], ROOT_ID);
 		rig_put("0123456789abcdef0123456789abcdef", 32);
 		rig_send();
 		expect_error(-ENOSYS);
-		ck_assert_uint_eq(rig.worker.counts[unknown[i] < OPCODES ? unknown[i] : OPCODES - 1], before + 1);
+		ck_assert_uint_eq(rig.host->shared->counts[0][unknown[i] < OPCODES ? unknown[i] : OPCODES - 1], before + 1);
 	}
 	/* an answer to a notification is not answered */
 	rig_begin(FUSE_NOTIFY_REPLY, ROOT_ID);
@@ -216,7 +216,7 @@ START_TEST(negative_entries)
 	rig_send();
 	expect_body(&want, sizeof(want));
 	/* no node was made of it */
-	ck_assert_uint_eq(rig.host->nodes.used, 1);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 1);
 	rec.err = -EACCES;
 	rig_send();
 	expect_error(-EACCES);
@@ -236,7 +236,7 @@ START_TEST(forgets)
 	b = rig_lookup(a, "b");
 	c = rig_lookup(a, "c");
 	rig_forget(a, 1);
-	ck_assert_uint_eq(rig.host->nodes.used, 4);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 4);
 	expect_calls("");
 	rig_forget(a, 1);
 	expect_calls("forget 2:a\n");
@@ -268,7 +268,7 @@ START_TEST(forgets)
 	rig_send();
 	expect_no_reply();
 	expect_calls("forget 4:c\n");
-	ck_assert_uint_eq(rig.host->nodes.used, 1);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 1);
 	for (size_t size = sizeof(struct fuse_in_header); size < sizeof(struct fuse_in_header) + 8; size++) {
 		rig_begin(FUSE_BATCH_FORGET, 0);
 		rig_send_cut(size);
@@ -303,8 +303,8 @@ START_TEST(handles_hold_nodes)
 	expect_calls("");
 	rig_release(a, dirh, true);
 	expect_calls("releasedir 2:a h-a\nforget 2:a\n");
-	ck_assert_uint_eq(rig.host->handles.used, 0);
-	ck_assert_uint_eq(rig.host->nodes.used, 1);
+	ck_assert_uint_eq(fr_table_used(rig.host->handles), 0);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 1);
 }
 END_TEST
 
@@ -363,12 +363,12 @@ START_TEST(init_versions)
 		rig_setup();
 		send_init(7, kernels[i].minor, flags, UINT32_MAX, kernels[i].size);
 		expect_body(&out, sizeof(out));
-		ck_assert_uint_eq(rig.host->proto_minor, kernels[i].agreed);
-		ck_assert_uint_eq(rig.host->flags, want);
+		ck_assert_uint_eq(rig.host->shared->proto_minor, kernels[i].agreed);
+		ck_assert_uint_eq(rig.host->shared->flags, want);
 		/* it comes once */
 		send_init(7, kernels[i].minor, flags, UINT32_MAX, kernels[i].size);
 		expect_error(-EIO);
-		ck_assert_uint_eq(rig.host->flags, want);
+		ck_assert_uint_eq(rig.host->shared->flags, want);
 	}
 }
 END_TEST
@@ -380,7 +380,7 @@ START_TEST(init_refused)
 	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++) {
 		send_init(old[i][0], old[i][1], UINT32_MAX, UINT32_MAX, sizeof(struct fuse_init_in));
 		expect_error(-EPROTO);
-		ck_assert_uint_eq(rig.host->proto_minor, 0);
+		ck_assert_uint_eq(rig.host->shared->proto_minor, 0);
 	}
 	for (size_t size = 0; size < 16; size++) {
 		send_init(7, 41, 0, 0, size);
@@ -398,7 +398,7 @@ START_TEST(init_major_8)
 	ck_assert_int_eq(rig.reply.error, 0);
 	ck_assert_uint_eq(((struct fuse_init_out *)rig.body)->major, 7);
 	expect_body(&want, sizeof(want));
-	ck_assert_uint_eq(rig.host->proto_minor, 0);
+	ck_assert_uint_eq(rig.host->shared->proto_minor, 0);
 	send_init(7, 41, UINT32_MAX, UINT32_MAX, sizeof(struct fuse_init_in));
 	want = init_out(41, always | extended);
 	expect_body(&want, sizeof(want));
@@ -447,7 +447,7 @@ START_TEST(init_features)
 	}
 	rig_stop();
 	rig_setup();
-	rig.host->passthrough = true;
+	rig.host->shared->passthrough = true;
 	rig.host->root.max_stack_depth = depth;
 	rig.host->root.time_gran = 1000;
 	send_init(7, 41, UINT32_MAX, UINT32_MAX, sizeof(struct fuse_init_in));
@@ -458,16 +458,16 @@ START_TEST(init_features)
 	rig_stop();
 	/* an older kernel does without, and the host says why */
 	rig_setup();
-	rig.host->passthrough = true;
+	rig.host->shared->passthrough = true;
 	send_init(7, 38, UINT32_MAX, (uint32_t)~(FUSE_PASSTHROUGH >> 32), sizeof(struct fuse_init_in));
 	want = init_out(38, always | extended);
 	expect_body(&want, sizeof(want));
-	ck_assert(!rig.host->passthrough);
-	ck_assert_ptr_nonnull(strstr(rig.host->passthrough_reason, "kernel"));
+	ck_assert(!rig.host->shared->passthrough);
+	ck_assert_ptr_nonnull(strstr(rig.host->shared->passthrough_reason, "kernel"));
 	rig_stop();
 	memset(&rec, 0, sizeof(rec));
 	rig_start(&recorder_backend, &writeback);
-	rig.host->passthrough = true;
+	rig.host->shared->passthrough = true;
 	send_init(7, 41, UINT32_MAX, UINT32_MAX, sizeof(struct fuse_init_in));
 	want = init_out(41, always | extended | FUSE_WRITEBACK_CACHE);
 	want.max_write = 4096;

@@ -550,7 +550,7 @@ START_TEST(wrong_handle)
 	for (size_t i = 0; i < CASES; i++) {
 		for (size_t k = 0; k < sizeof(wrong) / sizeof(wrong[0]) && cases[i].fh != NO_FH; k++) {
 			build(&cases[i]);
-			memcpy(rig.worker.slot.in + sizeof(struct fuse_in_header) + cases[i].fh, &wrong[k], 8);
+			memcpy((unsigned char *)rig.worker.in + sizeof(struct fuse_in_header) + cases[i].fh, &wrong[k], 8);
 			rig_send();
 			expect_calls("");
 			expect_error(-EBADF);

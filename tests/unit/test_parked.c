@@ -58,11 +58,11 @@ START_TEST(granted_at_once)
 	send_lock();
 	expect_error(0);
 	expect_calls(ONE_LOCK);
-	ck_assert_uint_eq(rig.host->parked.used, 0);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), 0);
 	rec.err = -EDEADLK;
 	send_lock();
 	expect_error(-EDEADLK);
-	ck_assert_uint_eq(rig.host->parked.used, 0);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), 0);
 }
 END_TEST
 
@@ -76,10 +76,10 @@ START_TEST(completed_later)
 
 		expect_no_reply();
 		expect_calls(ONE_LOCK);
-		ck_assert_uint_eq(rig.host->parked.used, 1);
+		ck_assert_uint_eq(fr_table_used(rig.host->parked), 1);
 		rec.services->complete(rec.host, token, errors[i][0]);
 		expect_late(unique, errors[i][1]);
-		ck_assert_uint_eq(rig.host->parked.used, 0);
+		ck_assert_uint_eq(fr_table_used(rig.host->parked), 0);
 		/* once is enough; a token is never used again */
 		rec.services->complete(rec.host, token, 0);
 		rig_collect();
@@ -103,14 +103,14 @@ START_TEST(many)
 		unique[i] = send_lock();
 		token[i] = rec.token;
 	}
-	ck_assert_uint_eq(rig.host->parked.used, N);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), N);
 	for (int i = 0; i < N; i++) {
 		int at = i * 7 % N;
 
 		rec.services->complete(rec.host, token[at], -at);
 		expect_late(unique[at], -at);
 	}
-	ck_assert_uint_eq(rig.host->parked.used, 0);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), 0);
 }
 END_TEST
 
@@ -124,10 +124,10 @@ START_TEST(holds_its_node)
 	token = rec.token;
 	rig_release(file, fh, false);
 	rig_forget(file, 1);
-	ck_assert_uint_eq(rig.host->nodes.used, 2);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 2);
 	rec.services->complete(rec.host, token, 0);
 	expect_late(unique, 0);
-	ck_assert_uint_eq(rig.host->nodes.used, 1);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 1);
 }
 END_TEST
 
@@ -144,7 +144,7 @@ START_TEST(interrupted)
 	send_interrupt(second);
 	expect_calls("interrupt of the last\n");
 	/* it is still the backend that ends it */
-	ck_assert_uint_eq(rig.host->parked.used, 2);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), 2);
 	rec.services->complete(rec.host, rec.token, -EINTR);
 	expect_late(second, -EINTR);
 	send_interrupt(second);
@@ -159,14 +159,15 @@ static void *interrupt_main(void *arg)
 {
 	static struct worker other;
 
-	other = (struct worker){ .host = rig.host, .fd = rig.dev };
-	ck_assert_int_eq(slot_init(&other.slot, rig.host->page), 0);
-	*(struct fuse_in_header *)other.slot.in = (struct fuse_in_header){
+	other = (struct worker){ .host = rig.host, .fd = rig.dev, .index = 1 };
+	ck_assert_int_eq(worker_take_slot(&other), 0);
+	*(struct fuse_in_header *)(unsigned char *)other.in = (struct fuse_in_header){
 		.len = sizeof(struct fuse_in_header) + 8, .opcode = FUSE_INTERRUPT, .unique = *(uint64_t *)arg | 1,
 	};
-	memcpy(other.slot.in + sizeof(struct fuse_in_header), arg, 8);
-	dispatch(&other, sizeof(struct fuse_in_header) + 8);
-	slot_fini(&other.slot, rig.host->page);
+	memcpy((unsigned char *)other.in + sizeof(struct fuse_in_header), arg, 8);
+	fr_slot_filled(other.slot, other.fd, sizeof(struct fuse_in_header) + 8);
+	dispatch(&other, sizeof(struct fuse_in_header) + 8, false);
+	fr_slot_leave(other.slot);
 	return NULL;
 }
 
@@ -208,26 +209,27 @@ START_TEST(completed_early)
 	send_lock();
 	expect_error(0);
 	expect_calls(ONE_LOCK);
-	ck_assert_uint_eq(rig.host->parked.used, 0);
+	ck_assert_uint_eq(fr_table_used(rig.host->parked), 0);
 }
 END_TEST
 
 /* As read(2) does it; the number of a request that is being served may be looked at by others. */
 static size_t fill_slot(struct worker *w, uint32_t opcode, uint64_t unique, const void *arg, size_t size)
 {
-	struct fuse_in_header *in = (void *)w->slot.in;
+	struct fuse_in_header *in = (void *)(unsigned char *)w->in;
 
 	in->len = (uint32_t)(sizeof(*in) + size);
 	in->opcode = opcode;
 	in->nodeid = file;
 	__atomic_store_n(&in->unique, unique, __ATOMIC_RELEASE);
 	memcpy(in + 1, arg, size);
+	fr_slot_filled(w->slot, w->fd, in->len);
 	return in->len;
 }
 
 static void dispatch_raw(struct worker *w, uint32_t opcode, uint64_t unique, const void *arg, size_t size)
 {
-	dispatch(w, fill_slot(w, opcode, unique, arg, size));
+	dispatch(w, fill_slot(w, opcode, unique, arg, size), false);
 }
 
 /*
@@ -262,8 +264,8 @@ START_TEST(interrupt_races)
 	static struct worker other;
 	pthread_t t;
 
-	other = (struct worker){ .host = rig.host, .fd = rig.dev };
-	ck_assert_int_eq(slot_init(&other.slot, rig.host->page), 0);
+	other = (struct worker){ .host = rig.host, .fd = rig.dev, .index = 1 };
+	ck_assert_int_eq(worker_take_slot(&other), 0);
 	ck_assert_int_eq(pthread_create(&t, NULL, race_interrupts, &other), 0);
 	rec.pending = 1;
 	for (unsigned i = 1; i <= RACES; i++) {
@@ -271,7 +273,7 @@ START_TEST(interrupt_races)
 
 		recorder_clear();
 		atomic_store(&race_round, i);
-		dispatch(&rig.worker, size);
+		dispatch(&rig.worker, size, false);
 		while (atomic_load(&race_end) != i)
 			;
 		ck_assert_msg(strstr(rec.log, "interrupt of the last"), "round %u: an interrupt was lost; calls: %s", i,
@@ -279,7 +281,7 @@ START_TEST(interrupt_races)
 		rec.services->complete(rec.host, rec.token, -EINTR);
 	}
 	pthread_join(t, NULL);
-	slot_fini(&other.slot, rig.host->page);
+	fr_slot_leave(other.slot);
 	ck_assert_int_eq(ftruncate(rig.dev, 0), 0);
 	lseek(rig.dev, 0, SEEK_SET);
 }
@@ -340,8 +342,8 @@ START_TEST(threads)
 	pthread_t t[2];
 	off_t end;
 
-	other = (struct worker){ .host = rig.host, .fd = rig.dev };
-	ck_assert_int_eq(slot_init(&other.slot, rig.host->page), 0);
+	other = (struct worker){ .host = rig.host, .fd = rig.dev, .index = 1 };
+	ck_assert_int_eq(worker_take_slot(&other), 0);
 	rec.during_setlk = post;
 	ck_assert_int_eq(pthread_create(&t[0], NULL, completer, NULL), 0);
 	ck_assert_int_eq(pthread_create(&t[1], NULL, interrupter, &other), 0);
@@ -355,12 +357,12 @@ START_TEST(threads)
 		if (i % 64 == 0)
 			recorder_clear();
 	}
-	while (__atomic_load_n(&rig.host->parked.used, __ATOMIC_ACQUIRE))
+	while (fr_table_used(rig.host->parked))
 		sched_yield();
 	atomic_store(&done, true);
 	pthread_join(t[0], NULL);
 	pthread_join(t[1], NULL);
-	slot_fini(&other.slot, rig.host->page);
+	fr_slot_leave(other.slot);
 	/* the replies are written one after the other: a request begins when the last is being answered */
 	end = lseek(rig.dev, 0, SEEK_END);
 	ck_assert_int_eq(end, ROUNDS * sizeof(*all));
@@ -418,7 +420,7 @@ static void check_calls(const char *want)
 static void refused(int dev)
 {
 	const unsigned char zeroes[64] = { 0 };
-	uint32_t handles = rig.host->handles.used;
+	uint32_t handles = fr_table_used(rig.host->handles);
 
 	rig.worker.fd = dev;
 	for (size_t i = 0; i < sizeof(grants) / sizeof(grants[0]); i++) {
@@ -427,9 +429,9 @@ static void refused(int dev)
 		rig_put(grants[i].names ? grants[i].names : "", grants[i].names_size);
 		rig_send();
 		check_calls(grants[i].calls);
-		ck_assert_uint_eq(rig.host->nodes.used, 2);
-		ck_assert_uint_eq(rig.host->handles.used, handles);
-		ck_assert_uint_eq(((struct node *)table_find(&rig.host->nodes, file))->nlookup, 1);
+		ck_assert_uint_eq(fr_table_used(rig.host->nodes), 2);
+		ck_assert_uint_eq(fr_table_used(rig.host->handles), handles);
+		ck_assert_uint_eq(((struct node *)fr_record(rig.host->nodes, file))->nlookup, 1);
 		recorder_clear();
 	}
 	rig.worker.fd = rig.dev;
@@ -446,7 +448,7 @@ static void refused_listing(int dev)
 	rig_send();
 	rig.worker.fd = rig.dev;
 	ck_assert_ptr_nonnull(strstr(rec.log, "lookup 1:/ \"abcd\"\n"));
-	ck_assert_uint_eq(rig.host->nodes.used, 2);
+	ck_assert_uint_eq(fr_table_used(rig.host->nodes), 2);
 	rig_release(ROOT_ID, dirh, true);
 }
 

@@ -130,8 +130,8 @@ static void check_listing_plus(bool given)
 			check_plus(body, n, from, given, &listed);
 			if (size >= 2352)
 				ck_assert_uint_eq(listed, 12 - from);
-			ck_assert_msg(rig.host->nodes.used == 3, "%u nodes are left of a listing that was forgotten",
-				      rig.host->nodes.used - 3);
+			ck_assert_msg(fr_table_used(rig.host->nodes) == 3, "%u nodes are left of a listing that was forgotten",
+				      fr_table_used(rig.host->nodes) - 3);
 			recorder_clear();
 		}
 	}
@@ -224,7 +224,7 @@ START_TEST(write_sizes)
 	at = rig_put(data, 1 << 20);
 	/* O_DIRECT of the file below needs it */
 	ck_assert_uint_eq((uintptr_t)at % rig.host->page, 0);
-	ck_assert_uint_eq(((uintptr_t)rig.worker.slot.out + sizeof(struct fuse_out_header)) % rig.host->page, 0);
+	ck_assert_uint_eq(((uintptr_t)rig.worker.out + sizeof(struct fuse_out_header)) % rig.host->page, 0);
 	rig_send();
 	expect_body(&want, sizeof(want));
 	expect_calls("write 3:f h-f size=1048576 off=0 io=0 sum=0\n");
@@ -314,7 +314,7 @@ START_TEST(setxattr_forms)
 	send_setxattr(false, 3, "user.a", "abc");
 	expect_error(0);
 	expect_calls("setxattr 3:f \"user.a\" value=\"abc\" flags=1 kill=0\n");
-	rig.host->flags = FUSE_SETXATTR_EXT;
+	rig.host->shared->flags = FUSE_SETXATTR_EXT;
 	send_setxattr(true, 3, "user.a", "abc");
 	expect_error(0);
 	expect_calls("setxattr 3:f \"user.a\" value=\"abc\" flags=1 kill=1\n");
@@ -486,7 +486,7 @@ START_TEST(notifications)
 	const struct fe_services *s = rec.services;
 	char longest[NAME_MAX + 2];
 
-	rig.host->fd = dup(rig.dev);
+	rig.host->shared->fd = dup(rig.dev);
 	ck_assert_int_eq(s->inval_inode(rec.host, 9, -1, 0x1234567890), 0);
 	expect_notice(FUSE_NOTIFY_INVAL_INODE, &inode, sizeof(inode));
 	ck_assert_int_eq(s->inval_entry(rec.host, 7, "abc", 0), 0);
@@ -494,7 +494,7 @@ START_TEST(notifications)
 	/* to let a name expire is only asked of a kernel that can */
 	ck_assert_int_eq(s->inval_entry(rec.host, 7, "abc", 1), 0);
 	expect_notice(FUSE_NOTIFY_INVAL_ENTRY, &entry, sizeof(entry.out) + 4);
-	rig.host->flags = FUSE_HAS_EXPIRE_ONLY;
+	rig.host->shared->flags = FUSE_HAS_EXPIRE_ONLY;
 	entry.out.flags = FUSE_EXPIRE_ONLY;
 	ck_assert_int_eq(s->inval_entry(rec.host, 7, "abc", 1), 0);
 	expect_notice(FUSE_NOTIFY_INVAL_ENTRY, &entry, sizeof(entry.out) + 4);

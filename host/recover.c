@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a successor does before it serves: requests that their process did not finish give back what
+ * they had got, so that they can be done again from the start. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "host/internal.h"
+
+void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id)
+{
+	uint32_t at = atomic_fetch_add(&h->shared->backing_at, 1) % BACKING_RING;
+
+	fr_set(s, h->shared->backing_ids[at], id);
+}
+
+static bool backing_noted(const struct shared *shared, uint32_t id)
+{
+	for (unsigned i = 0; i < BACKING_RING; i++)
+		if (shared->backing_ids[i] == id)
+			return true;
+	return false;
+}
+
+/*
+ * A backing id that was opened and not noted can not be asked for. The kernel hands them out in
+ * ascending order, so it is near the last one that was noted, and not among those.
+ */
+static void backing_sweep(struct fe_host *h)
+{
+	uint32_t last = h->shared->backing_ids[(atomic_load(&h->shared->backing_at) - 1) % BACKING_RING];
+	uint32_t from = last > FR_SLOTS_MAX ? last - FR_SLOTS_MAX : 1;
+
+	for (uint32_t id = from; id <= last + FR_SLOTS_MAX; id++)
+		if (!backing_noted(h->shared, id))
+			backing_close(h, id);
+}
+
+/* A handle's record that no handle has. */
+static void open_settle(struct call *c)
+{
+	struct fe_host *h = c->host;
+	bool dir = c->in->opcode == FUSE_OPENDIR;
+	struct fe_handle hd = { .record = c->note->open.bytes };
+	struct fe_release how = { 0 };
+	struct fe_node node;
+
+	if (!c->note->open.owned)
+		return;
+	if (c->in->opcode == FUSE_CREATE || c->in->opcode == FUSE_TMPFILE)
+		node = (struct fe_node){ .record = c->note->entry.bytes };
+	else if (node_get(h, c->in->nodeid, &node))
+		return;
+	if (dir && h->be->releasedir)
+		h->be->releasedir(h->priv, &c->req, &node, &hd);
+	else if (!dir && h->be->release)
+		h->be->release(h->priv, &c->req, &node, &hd, &how);
+	c->note->open.owned = 0;
+	if (node.nodeid)
+		node_put(h, &node);
+}
+
+/* Of a request that has no result: as if it had just been read. */
+static void take_back(struct fe_host *h, struct fr_slot *s, unsigned index, size_t size)
+{
+	struct worker w = {
+		.host = h,
+		.index = index,
+		.slot = s,
+		.in = fr_slot_request(s),
+		.out = fr_slot_reply_buffer(s),
+		.out_size = REPLY_SIZE,
+	};
+	const struct operation *op;
+	struct call c;
+
+	if (size < sizeof(struct fuse_in_header))
+		return;
+	call_init(&c, &w, size);
+	op = c.in->opcode < OPCODES ? &operations[c.in->opcode] : NULL;
+	if (op && op->undo && c.note->granted)
+		op->undo(&c, c.note->granted);
+	c.note->granted = 0;
+	if (c.note->parked)
+		unpark(h, c.note->parked);
+	c.note->parked = 0;
+	open_settle(&c);
+	note_settle(h, c.note);
+}
+
+unsigned recover(struct fe_host *h)
+{
+	bool sweep = false;
+	unsigned unfinished = 0;
+
+	if (h->be->resume)
+		h->be->resume(h->priv);
+	for (unsigned i = 0; i < h->slots; i++) {
+		struct fr_slot *s = fr_slot_peek(h->fr, i);
+		struct note *note = s ? fr_slot_note(s) : NULL;
+		size_t size = s ? fr_slot_unfinished(s) : 0;
+
+		if (!s)
+			continue;
+		if (note->backing_close)
+			backing_close(h, note->backing_close);
+		note->backing_close = 0;
+		sweep |= note->backing_pending;
+		note->backing_pending = 0;
+		if (size) {
+			take_back(h, s, i, size);
+			unfinished = i + 1;
+		} else if (note->over.owned) {
+			note->entry.owned = 0;
+			note_settle(h, note);
+		}
+	}
+	if (sweep)
+		backing_sweep(h);
+	parked_resume(h);
+	return unfinished;
+}
