@@ -70,7 +70,8 @@ int fe_host_serve(struct fe_host *host);
  */
 void fe_host_stop(struct fe_host *host);
 
-/* Closes the backend and frees everything. Not while fe_host_serve() runs. */
+/* Closes the backend and frees everything; where a keeper ran, the process is about to end, and does
+ * the rest. Not while fe_host_serve() runs. */
 void fe_host_free(struct fe_host *host);
 
 /* The state as one line of JSON, as fuse-extentctl shows it. Returns its length, -ERANGE if too long. */

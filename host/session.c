@@ -476,7 +476,9 @@ void fe_host_free(struct fe_host *h)
 {
 	if (!h)
 		return;
-	/* The worker closed it, and what it has changed since fe_host_new() is not known here. */
+	/* A worker closed the backend. Its memory in this process, as open() left it, goes with the process. */
+	if (h->served && h->recovers)
+		return;
 	if (!h->served) {
 		if (h->priv && h->be->forget && !h->rooted)
 			h->be->forget(h->priv, &(struct fe_node){ .record = h->root.root.record });
