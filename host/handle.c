@@ -14,7 +14,7 @@ static struct node *node_at(struct fe_host *h, const struct handle *hd, struct f
 	/* The handle holds its node: the index alone names it. */
 	struct node *n = fr_record(h->nodes, hd->nodeid);
 
-	*out = (struct fe_node){ .nodeid = hd->nodeid, .record = n->record, .writers = n->writers };
+	*out = (struct fe_node){ .nodeid = hd->nodeid, .record = n->record };
 	return n;
 }
 

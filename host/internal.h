@@ -64,7 +64,6 @@ struct note_record {
 
 /* What an unfinished request has got so far. It lies in its slot; all zero when the request comes. */
 struct note {
-	_Atomic uint64_t interrupted;	/* unique of an INTERRUPT that came for the request */
 	uint64_t since;			/* ns of CLOCK_REALTIME_COARSE, before it was begun */
 	uint64_t progress;		/* of a FORGET: how many of it are done */
 	uint64_t parked;		/* token */
@@ -88,6 +87,7 @@ struct shared {
 	uint64_t flags;			/* agreed FUSE_* init flags */
 	uint32_t passthrough;
 	char passthrough_reason[96];	/* why not, or what was seen */
+	_Atomic uint64_t interrupted[FR_SLOTS_MAX];	/* unique of the last INTERRUPT for each slot's request */
 	_Atomic uint32_t stops;		/* how often the end was asked for */
 	_Atomic uint32_t backing_at;
 	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */

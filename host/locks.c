@@ -94,7 +94,7 @@ static void parked_recheck(struct call *c, uint64_t token)
 
 	pthread_mutex_lock(&h->parked_lock);
 	p = fr_record(h->parked, token);
-	asked = atomic_load(&c->note->interrupted) == c->in->unique || (p && p->interrupted);
+	asked = atomic_load(&h->shared->interrupted[c->worker->index]) == c->in->unique || (p && p->interrupted);
 	pthread_mutex_unlock(&h->parked_lock);
 	if (asked && h->be->interrupt)
 		h->be->interrupt(h->priv, token);
@@ -146,10 +146,9 @@ static void note_interrupt(struct fe_host *h, uint64_t unique)
 
 	for (unsigned i = 0; i < h->pool.count; i++) {
 		struct worker *w = h->pool.workers[i];
-		struct note *note = fr_slot_note(w->slot);
 
 		if (unique_in(w) == unique)
-			atomic_store(&note->interrupted, unique);
+			atomic_store(&h->shared->interrupted[w->index], unique);
 	}
 }
 

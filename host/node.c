@@ -176,13 +176,12 @@ int node_get(struct fe_host *h, uint64_t nodeid, struct fe_node *out)
 	hash = __atomic_load_n(&n->hash, __ATOMIC_RELAXED);
 	fr_key_lock(h->nodes, hash);
 	live = fr_record(h->nodes, nodeid) == n && n->hash == hash && held(h, n);
-	if (live)
+	if (live) {
 		++*refs_of(h, n);
+		node_public(h, n, out);
+	}
 	fr_key_unlock(h->nodes, hash);
-	if (!live)
-		return -ESTALE;
-	node_public(h, n, out);
-	return 0;
+	return live ? 0 : -ESTALE;
 }
 
 void node_put(struct fe_host *h, const struct fe_node *node)

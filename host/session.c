@@ -16,6 +16,16 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define TSAN true
+#else
+#define TSAN false
+#endif
 #define CHECKPOINT_LAYOUT 1	/* raise it with each change of a record or of struct shared */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
@@ -453,8 +463,10 @@ int fe_host_serve(struct fe_host *h)
 	int err;
 
 	h->served = true;
-	h->recovers = !h->opt.norecover && h->root.features & FE_FEAT_RECOVER;
-	if (!h->opt.norecover && !h->recovers)
+	h->recovers = !h->opt.norecover && h->root.features & FE_FEAT_RECOVER && !TSAN;
+	if (TSAN)
+		fe_log(LOG_INFO, "ThreadSanitizer adds a thread to each process: served without a keeper");
+	else if (!h->opt.norecover && !h->recovers)
 		fe_log(LOG_INFO, "the death of this server will end the mount: the backend %s can not be taken over",
 		       h->be->name);
 	err = h->recovers ? fr_run(h->fr) : fr_run_alone(h->fr);

@@ -431,7 +431,10 @@ static void at_random(unsigned kills)
 	for (int i = 0; i < THREADS; i++)
 		steps += w.sums[i].done;
 	must(steps > 2 * kills, "only %llu steps were made", (unsigned long long)steps);
+	/* ThreadSanitizer leaves too little time between two kills for that. */
+#ifndef __SANITIZE_THREAD__
 	must(w.left->cp->buckets > 1024 || w.right->cp->buckets > 1024 || kills < 100, "the index did not grow");
+#endif
 	printf("ok steps/random\n# %u kills, %llu steps\n", kills, (unsigned long long)steps);
 	fr_free(w.fr);
 }
