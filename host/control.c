@@ -19,6 +19,7 @@
 #include "libfuserecover/killpoint.h"
 
 #define STATUS_SIZE 16384
+#define BIND_TRIES 500	/* of 10 ms each */
 
 /* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
 static int find_device(struct fe_host *h)
@@ -78,7 +79,16 @@ int control_open(struct fe_host *h)
 			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
 					   h->dev_major, h->dev_minor));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 8)) {
+	/* The number may be that of a mount whose server is about to end. */
+	for (int i = 0; fd >= 0 && bind(fd, (struct sockaddr *)&addr, len); i++) {
+		if (errno != EADDRINUSE || i == BIND_TRIES) {
+			fe_close(fd);
+			fd = -1;
+			break;
+		}
+		usleep(10000);
+	}
+	if (fd < 0 || listen(fd, 8)) {
 		fe_log(LOG_WARNING, "the control socket: %s; fuse-extentctl will not find this server",
 		       strerror(errno));
 		return 0;

@@ -400,6 +400,9 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 			control_serve(h);
 		quiet = pool_watch(h) || fds[2].revents ? 0 : quiet + 1;
 	}
+	/* In all processes at once: the next mount may get the same number. */
+	fe_close(h->control_fd);
+	h->control_fd = -1;
 	pool_join(h);
 	return 0;
 }

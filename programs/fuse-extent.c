@@ -96,6 +96,15 @@ static void catch_signals(void)
 	}
 }
 
+/* It ends anyway, and there is nobody left to tell. */
+static void forget_signals(void)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+}
+
 /* Lets go of the terminal and of the working directory; from here on the log is syslog. */
 static int detach(void)
 {
@@ -136,6 +145,7 @@ static int serve(const struct options *o, const struct fe_backend *backend, int 
 	}
 	if (!err)
 		err = fe_host_serve(served) ? -EAGAIN : 0;
+	forget_signals();
 	fe_host_free(served);
 	return exit_status(err);
 }
