@@ -422,8 +422,11 @@ static void backends_close(struct fe_host *h)
 
 int serve_begin(struct fe_host *h, unsigned *unfinished)
 {
-	int err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
+	int err;
 
+	locks_init(h);
+	atomic_store(&h->ended, false);
+	err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
 	*unfinished = 0;
 	if (!err && fr_generation(h->fr) > 1)
 		*unfinished = recover(h);

@@ -43,8 +43,13 @@ void fr_blame_install(void)
 	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	sigemptyset(&act.sa_mask);
-	for (unsigned i = 0; i < FAULTS; i++)
-		sigaction(faults[i], &act, &before[i]);
+	for (unsigned i = 0; i < FAULTS; i++) {
+		struct sigaction old;
+
+		/* A keeper that was forked from a worker has the worker's handler, and so have its children. */
+		if (!sigaction(faults[i], &act, &old) && old.sa_sigaction != on_fault)
+			before[i] = old;
+	}
 }
 
 /* A stack overflow has to be handled on another stack. */

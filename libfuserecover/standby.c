@@ -75,6 +75,10 @@ void fr_standby(struct fr *fr)
 	fr->role = STANDBY;
 	fr->standby = 0;
 	fr->standby_pidfd = -1;
+	/* A fork has neither the pages nor the locks of who made it: of a slot that was taken before fr_run(),
+	 * or of a keeper that stood by before. */
+	for (uint32_t i = 0; i < fr->layout.slots; i++)
+		fr->slots[i].populated = false;
 	fr_slots_populate(fr);
 	do
 		look(fr);

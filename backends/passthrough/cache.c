@@ -33,6 +33,7 @@ void cache_init(struct passthrough *pt)
 void cache_resume(struct fd_cache *c)
 {
 	for (int i = 0; i < CACHE_SETS; i++) {
+		pthread_mutex_init(&c->locks[i], NULL);
 		for (int w = 0; w < CACHE_WAYS; w++) {
 			struct cached_fd *e = &c->entries[i][w];
 

@@ -238,6 +238,14 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 	pt->noflush = is_local(&fs) && !pt->source_locks && !pt->writeback;
 }
 
+/* In a successor, too: a process that had threads may have handed them down locked. */
+static void mutexes_init(struct passthrough *pt)
+{
+	pthread_mutex_init(&pt->mounts_lock, NULL);
+	for (int i = 0; i < 64; i++)
+		pthread_mutex_init(&pt->dir_locks[i], NULL);
+}
+
 static void shared_init(struct passthrough *pt)
 {
 	for (int i = 0; i < MAX_MOUNTS; i++)
@@ -247,7 +255,10 @@ static void shared_init(struct passthrough *pt)
 
 static void pt_resume(void *b)
 {
-	cache_resume(&((struct passthrough *)b)->cache);
+	struct passthrough *pt = b;
+
+	mutexes_init(pt);
+	cache_resume(&pt->cache);
 }
 
 static int pt_open(const struct fe_open_args *args, struct fe_root *root, void **priv)
@@ -264,9 +275,7 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 	pt->writeback = args->writeback;
 	pt->privileged = !geteuid();
 	pt->root_fd = -1;
-	pthread_mutex_init(&pt->mounts_lock, NULL);
-	for (int i = 0; i < 64; i++)
-		pthread_mutex_init(&pt->dir_locks[i], NULL);
+	mutexes_init(pt);
 	err = parse_options(pt, args->options, &o);
 	pt->source_locks = o.source_locks;
 	if (!err)
