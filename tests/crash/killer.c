@@ -183,6 +183,10 @@ int main(int argc, char **argv)
 		bool keeper = opt.keeper && (!opt.worker || below(4) == 0);
 		pid_t pid = next_victim(name, keeper, dead[keeper]);
 
+		/* One at a time: where all are dead, nothing goes on. */
+		if (pid && opt.keeper && opt.worker && !next_victim(name, !keeper, dead[!keeper]))
+			pid = 0;
+
 		if (!pid && enough)
 			break;
 		if (!pid) {
