@@ -11,19 +11,19 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "host/host.h"
+#include "programs/control.h"
 
 enum { MAX_CLIENTS = 64, SETTLE_MS = 40 };
 
@@ -80,42 +80,16 @@ static void client(int me, char **files, int count)
 	}
 }
 
-static void control_name(const char *mountpoint, char *name, size_t size)
+static pid_t worker_pid(const struct mount_entry *mounted)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[8192], path[4096];
-	unsigned major, minor;
-
-	*name = 0;
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, path) == 3 && !strcmp(path, mountpoint))
-			snprintf(name, size, "fuse-extent/%u:%u", major, minor);
-	if (f)
-		fclose(f);
-	if (!*name) {
-		errno = ENOENT;
-		die(mountpoint);
-	}
-}
-
-static pid_t worker_pid(const char *name)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	char status[16384];
-	size_t used = 0;
-	ssize_t n = 0;
+	static const char key[] = "\"worker_pid\":";
+	char status[16384] = "";
 	const char *at;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	memcpy(addr.sun_path + 1, name, strlen(name));
-	if (!connect(fd, (void *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))) &&
-	    send(fd, "status\n", 7, MSG_NOSIGNAL) == 7)
-		while (used < sizeof(status) - 1 && (n = recv(fd, status + used, sizeof(status) - 1 - used, 0)) > 0)
-			used += (size_t)n;
-	close(fd);
-	status[used] = 0;
-	at = strstr(status, "\"worker_pid\":");
-	return at ? atoi(at + 13) : 0;
+	if (control_ask(mounted, FE_CONTROL_STATUS, status, sizeof(status)))
+		return 0;
+	at = strstr(status, key);
+	return at ? atoi(at + sizeof(key) - 1) : 0;
 }
 
 static void fork_and_exit(void)
@@ -134,10 +108,10 @@ static void fork_and_exit(void)
 	printf("fork %.1f\n", (double)(now_ns() - start) / ROUNDS / 1000);
 }
 
-static int one_kill(const char *name, int clients)
+static int one_kill(const struct mount_entry *mounted, int clients)
 {
 	uint64_t start, first = UINT64_MAX;
-	pid_t pid = worker_pid(name);
+	pid_t pid = worker_pid(mounted);
 
 	if (!pid)
 		return 1;
@@ -166,7 +140,7 @@ int main(int argc, char **argv)
 	};
 	int kills = 300, clients = 4, interval = 20, c;
 	pid_t pids[MAX_CLIENTS];
-	char name[64];
+	struct mount_entry mounted;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'k')
@@ -183,7 +157,10 @@ int main(int argc, char **argv)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		die("mmap");
-	control_name(argv[optind], name, sizeof(name));
+	if (mountinfo_lookup(argv[optind], &mounted)) {
+		fprintf(stderr, "pause: %s is not mounted\n", argv[optind]);
+		return 1;
+	}
 	fork_and_exit();
 	for (int i = 0; i < clients; i++) {
 		pids[i] = fork();
@@ -192,7 +169,7 @@ int main(int argc, char **argv)
 	}
 	usleep(100000);
 	for (int i = 0; i < kills && !atomic_load(&shared->failed); ) {
-		i += !one_kill(name, clients);
+		i += !one_kill(&mounted, clients);
 		usleep((useconds_t)interval * 1000);
 	}
 	for (int i = 0; i < clients; i++) {

@@ -79,16 +79,13 @@ int control_open(struct fe_host *h)
 			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
 					   h->dev_major, h->dev_minor));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	err = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&addr, len);
 	/* The number may be that of a mount whose server is about to end. */
-	for (int i = 0; fd >= 0 && bind(fd, (struct sockaddr *)&addr, len); i++) {
-		if (errno != EADDRINUSE || i == BIND_TRIES) {
-			fe_close(fd);
-			fd = -1;
-			break;
-		}
+	for (int i = 0; fd >= 0 && err && errno == EADDRINUSE && i < BIND_TRIES; i++) {
 		usleep(10000);
+		err = bind(fd, (struct sockaddr *)&addr, len);
 	}
-	if (fd < 0 || listen(fd, 8)) {
+	if (err || listen(fd, 8)) {
 		fe_log(LOG_WARNING, "the control socket: %s; fuse-extentctl will not find this server",
 		       strerror(errno));
 		return 0;

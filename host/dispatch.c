@@ -70,12 +70,7 @@ const struct operation operations[OPCODES] = {
  * A request that the kernel sends because of a reply comes after all that was done for the reply: the
  * way through the kernel orders the two. ThreadSanitizer does not see that way, so it is told.
  */
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
+#if TSAN
 static _Atomic unsigned kernel_order;
 #define BEFORE_REPLY()	atomic_fetch_add(&kernel_order, 1)
 #define AFTER_REQUEST()	atomic_fetch_add(&kernel_order, 1)

@@ -13,6 +13,17 @@
 #include "host/host.h"
 #include "libfuserecover/fuserecover.h"
 
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define TSAN 1
+#else
+#define TSAN 0
+#endif
+
 #define OPCODES		64	/* counters per opcode; higher ones share the last */
 #define RECORD_MAX	256	/* of fe_backend.node_size and .handle_size */
 #define STRIPES		64	/* of the lock arrays */

@@ -16,16 +16,6 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define TSAN true
-#else
-#define TSAN false
-#endif
 #define CHECKPOINT_LAYOUT 1	/* raise it with each change of a record or of struct shared */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
@@ -42,44 +32,36 @@ static void service_log(void *host, int level, const char *fmt, ...)
 
 static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out);
 
-void fd_put(void *host, int *where, int fd)
+/* What is written where, and whether the descriptor is kept, in one step. */
+static void fd_note(struct fe_host *h, int *where, int value, int (*note)(struct fr *, struct fr_slot *, int), int fd)
 {
-	struct fe_host *h = host;
 	struct fr_slot *s;
 
 	if (!h->recovers || !h->service_slot) { /* nobody comes after; or: what is open now stays */
-		__atomic_store_n(where, fd, __ATOMIC_RELEASE);
+		__atomic_store_n(where, value, __ATOMIC_RELEASE);
 		return;
 	}
 	s = step_slot(h);
 	fr_begin(s);
 	fr_save(s, where, sizeof(*where));
-	__atomic_store_n(where, fd, __ATOMIC_RELEASE);
-	fr_fd_keep(h->fr, s, fd);
+	__atomic_store_n(where, value, __ATOMIC_RELEASE);
+	note(h->fr, s, fd);
 	fr_commit(s);
 	step_slot_done(h);
 }
 
+void fd_put(void *host, int *where, int fd)
+{
+	fd_note(host, where, fd, fr_fd_keep, fd);
+}
+
 int fd_take(void *host, int *where)
 {
-	struct fe_host *h = host;
-	struct fr_slot *s;
 	int fd = *where;
 
-	if (fd < 0)
-		return -1;
-	if (!h->recovers || !h->service_slot) {
-		__atomic_store_n(where, -1, __ATOMIC_RELEASE);
-		return fd;
-	}
-	s = step_slot(h);
-	fr_begin(s);
-	fr_save(s, where, sizeof(*where));
-	__atomic_store_n(where, -1, __ATOMIC_RELEASE);
-	fr_fd_drop(h->fr, s, fd);
-	fr_commit(s);
-	step_slot_done(h);
-	return fd;
+	if (fd >= 0)
+		fd_note(host, where, -1, fr_fd_drop, fd);
+	return fd >= 0 ? fd : -1;
 }
 
 static int service_shared(void *host, const char *name, size_t size, void **out)
@@ -232,11 +214,15 @@ static void recover_log(void *arg, int level, const char *line)
 	fe_log(level, "%s", line);
 }
 
-static void locks_init(void *arg)
+/* As before any worker ran: at the start, and in a keeper that was forked from a worker with threads. */
+static void process_reset(void *arg)
 {
 	struct fe_host *h = arg;
 	pthread_mutexattr_t recursive;
 
+	h->pool = (struct pool){ .max = h->pool.max };
+	h->service_slot = NULL;
+	atomic_store(&h->ended, false);
 	pthread_mutex_init(&h->pool.lock, NULL);
 	pthread_mutex_init(&h->parked_lock, NULL);
 	/* A node that ends within one step gives back what it owns in the next. */
@@ -261,7 +247,7 @@ static int checkpoint_new(struct fe_host *h)
 		.intent_size = FE_INTENT_SIZE,
 		.note_size = sizeof(struct note),
 		.worker = serve,
-		.reset = locks_init,
+		.reset = process_reset,
 		.arg = h,
 		.log = recover_log,
 		.deaths = h->opt.recover_limit > 256 ? FR_NEVER : h->opt.recover_limit,
@@ -298,7 +284,7 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 	h->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->page = (size_t)sysconf(_SC_PAGESIZE);
-	locks_init(h);
+	process_reset(h);
 	err = h->quit_fd < 0 || h->wake_fd < 0 ? -EMFILE : copy_options(h, options);
 	if (err)
 		goto fail;
@@ -422,11 +408,8 @@ static void backends_close(struct fe_host *h)
 
 int serve_begin(struct fe_host *h, unsigned *unfinished)
 {
-	int err;
+	int err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
 
-	locks_init(h);
-	atomic_store(&h->ended, false);
-	err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
 	*unfinished = 0;
 	if (!err && fr_generation(h->fr) > 1)
 		*unfinished = recover(h);

@@ -367,13 +367,6 @@ int pool_start(struct fe_host *h, unsigned unfinished)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int err;
 
-	/* A keeper that was forked from a worker hands down what that had. */
-	p->workers = NULL;
-	p->parked = NULL;
-	p->count = 0;
-	atomic_store(&p->active, 0);
-	atomic_store(&p->idle, 0);
-	atomic_store(&p->monitor_asleep, false);
 	p->cpus = cpus > 0 ? (unsigned)cpus : 1;
 	follow_init(h);
 	p->workers = calloc(p->max, sizeof(struct worker *));

@@ -248,6 +248,18 @@ static int fill_header(struct fr *fr)
 	return own_descriptors(fr);
 }
 
+/* The last part of making and of adopting one: what belongs to this process. */
+static void get_ready(struct fr *fr, struct fr **out)
+{
+	fr_reset_locks(fr);
+	for (uint32_t i = 0; i < fr->layout.slots; i++)
+		fr_mutex_robust(&fr->cp_slots[i].alive);
+#ifdef FR_KILL_POINTS
+	fr_kill_points(fr->cp->steps);
+#endif
+	*out = fr;
+}
+
 PUBLIC int fr_new(const struct fr_options *options, struct fr **out)
 {
 	struct fr *fr = blank();
@@ -264,13 +276,7 @@ PUBLIC int fr_new(const struct fr_options *options, struct fr **out)
 		fr_free(fr);
 		return err;
 	}
-	fr_reset_locks(fr);
-	for (uint32_t i = 0; i < fr->layout.slots; i++)
-		fr_mutex_robust(&fr->cp_slots[i].alive);
-#ifdef FR_KILL_POINTS
-	fr_kill_points(fr->cp->steps);
-#endif
-	*out = fr;
+	get_ready(fr, out);
 	return 0;
 }
 
@@ -398,13 +404,7 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 		fr_free(fr);
 		return err;
 	}
-	fr_reset_locks(fr);
-	for (uint32_t i = 0; i < fr->layout.slots; i++)
-		fr_mutex_robust(&fr->cp_slots[i].alive);
-#ifdef FR_KILL_POINTS
-	fr_kill_points(fr->cp->steps);
-#endif
-	*out = fr;
+	get_ready(fr, out);
 	return 0;
 }
 

@@ -3,26 +3,19 @@
 #include <errno.h>
 #include <getopt.h>
 #include <json-c/json.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "host/host.h"
+#include "programs/control.h"
 #include "programs/mountinfo.h"
 #include "programs/statustext.h"
 
 #define FSTYPE		"fuse.fuse-extent"
-#define LIMIT_MS	5000
 #define ANSWER_MAX	(1 << 20)
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -39,26 +32,6 @@ __attribute__((format(printf, 1, 2))) static int fail(const char *fmt, ...)
 	return EXIT_FAILED;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-static int find_in_table(const char *path, struct mount_entry *entry)
-{
-	FILE *table = fopen("/proc/self/mountinfo", "re");
-	int err;
-
-	if (!table)
-		return -errno;
-	err = mountinfo_find(table, path, entry);
-	fclose(table);
-	return err;
-}
-
 static int find_mount(const char *given, struct mount_entry *entry)
 {
 	_cleanup_free_ char *path = mountpoint_path(given);
@@ -67,12 +40,12 @@ static int find_mount(const char *given, struct mount_entry *entry)
 
 	if (!path)
 		return fail("%s: %s", given, strerror(errno));
-	err = find_in_table(path, entry);
+	err = mountinfo_lookup(path, entry);
 	if (err == -ENOENT) {
 		/* It is no mountpoint, so it may be looked at: perhaps it is a symlink to one. */
 		resolved = realpath(path, NULL);
 		if (resolved && strcmp(resolved, path))
-			err = find_in_table(resolved, entry);
+			err = mountinfo_lookup(resolved, entry);
 	}
 	if (err == -ENOENT)
 		return fail("%s: nothing is mounted there; the path must be the mountpoint itself", path);
@@ -83,84 +56,19 @@ static int find_mount(const char *given, struct mount_entry *entry)
 	return EXIT_OK;
 }
 
-static int connect_server(const struct mount_entry *entry)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = LIMIT_MS / 1000 };
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int n = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME, entry->major,
-			 entry->minor);
-	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
-
-	/* connect() waits where the queue of an unresponsive server is full */
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) ||
-	    connect(fd, (struct sockaddr *)&addr, len))
-		return -errno;
-	return fe_steal_fd(&fd);
-}
-
-/* Abstract names belong to nobody: anyone could have taken it while no server was there. */
-static bool is_trusted(int fd, const struct mount_entry *entry)
-{
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
-		return false;
-	return !peer.uid || peer.uid == geteuid() || peer.uid == entry->owner;
-}
-
-/* What comes until the end of the stream, terminated. */
-static int receive(int fd, char *buf, size_t size)
-{
-	int64_t end = now_ms() + LIMIT_MS;
-	size_t used = 0;
-
-	while (used < size - 1) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-		int64_t left = end - now_ms();
-		ssize_t n;
-
-		n = poll(&p, 1, left > 0 ? (int)left : 0);
-		if (!n)
-			return -ETIMEDOUT;
-		if (n > 0)
-			n = recv(fd, buf + used, size - 1 - used, MSG_DONTWAIT);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		/* a server that refuses leaves the question unread, which resets the connection */
-		if (n < 0 && !(errno == ECONNRESET && used))
-			return -errno;
-		if (n <= 0)
-			break;
-		used += (size_t)n;
-	}
-	buf[used] = 0;
-	return used == size - 1 ? -EMSGSIZE : 0;
-}
-
 static int ask(const char *mountpoint, const struct mount_entry *entry, char *answer)
 {
-	static const char command[] = FE_CONTROL_STATUS;
-	_cleanup_close_ int fd = connect_server(entry);
-	int err;
+	int err = control_ask(entry, FE_CONTROL_STATUS, answer, ANSWER_MAX);
 
-	if (fd == -ECONNREFUSED)
+	if (err == -ECONNREFUSED)
 		return fail("%s: no server listens; it has ended, or runs in another network namespace",
 			    mountpoint);
-	if (fd == -EAGAIN)
-		return fail("%s: the server does not answer", mountpoint);
-	if (fd < 0)
-		return fail("%s: connecting to the server: %s", mountpoint, strerror(-fd));
-	if (!is_trusted(fd, entry))
-		return fail("%s: what listens in the server's place runs as another user; not asked", mountpoint);
-	if (send(fd, command, sizeof(command) - 1, MSG_NOSIGNAL) < 0)
-		return fail("%s: asking the server: %s", mountpoint, strerror(errno));
-	err = receive(fd, answer, ANSWER_MAX);
 	if (err == -ETIMEDOUT)
 		return fail("%s: the server does not answer", mountpoint);
+	if (err == -EPERM)
+		return fail("%s: what listens in the server's place runs as another user; not asked", mountpoint);
 	if (err)
-		return fail("%s: reading the answer: %s", mountpoint, strerror(-err));
+		return fail("%s: asking the server: %s", mountpoint, strerror(-err));
 	return EXIT_OK;
 }
 

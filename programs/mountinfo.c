@@ -88,6 +88,18 @@ int mountinfo_find(FILE *mountinfo, const char *path, struct mount_entry *out)
 	return err;
 }
 
+int mountinfo_lookup(const char *path, struct mount_entry *out)
+{
+	FILE *table = fopen("/proc/self/mountinfo", "re");
+	int err;
+
+	if (!table)
+		return -errno;
+	err = mountinfo_find(table, path, out);
+	fclose(table);
+	return err;
+}
+
 char *mountpoint_path(const char *given)
 {
 	_cleanup_free_ char *copy = strdup(given);

@@ -15,6 +15,9 @@ struct mount_entry {
 /* The topmost mount on `path`, an absolute path as the kernel writes it. -ENOENT where there is none. */
 int mountinfo_find(FILE *mountinfo, const char *path, struct mount_entry *out);
 
+/* The same in the table of this process. */
+int mountinfo_lookup(const char *path, struct mount_entry *out);
+
 /*
  * The absolute path of a mountpoint, for free(): symlinks are followed in its parent directory only.
  * NULL with errno.

@@ -9,17 +9,16 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "host/host.h"
+#include "programs/control.h"
 
 #define STATUS_SIZE	16384
 #define GIVE_UP_S	10
@@ -54,47 +53,6 @@ static unsigned below(unsigned n)
 	return (unsigned)(opt.seed >> 33) % n;
 }
 
-/* From the mount table: stat(2) on the mount would be a request to the server. */
-static void device(char *name, size_t size)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[8192], path[4096];
-	unsigned major, minor;
-	bool found = false;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, path) != 3 || strcmp(path, opt.mountpoint))
-			continue;
-		snprintf(name, size, "fuse-extent/%u:%u", major, minor);
-		found = true;
-	}
-	if (f)
-		fclose(f);
-	if (!found) {
-		fprintf(stderr, "killer: %s is not mounted\n", opt.mountpoint);
-		exit(1);
-	}
-}
-
-static bool ask(const char *name, char *status)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = 2 };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	size_t used = 0;
-	ssize_t n = 0;
-
-	memcpy(addr.sun_path + 1, name, strlen(name));
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	if (!connect(fd, (struct sockaddr *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))) &&
-	    send(fd, "status\n", 7, MSG_NOSIGNAL) == 7)
-		while (used < STATUS_SIZE - 1 && (n = recv(fd, status + used, STATUS_SIZE - 1 - used, 0)) > 0)
-			used += (size_t)n;
-	close(fd);
-	status[used] = 0;
-	return used > 0;
-}
-
 static pid_t pid_of(const char *status, const char *key)
 {
 	const char *at = strstr(status, key);
@@ -103,14 +61,14 @@ static pid_t pid_of(const char *status, const char *key)
 }
 
 /* The process to kill next; `but` died already. */
-static pid_t next_victim(const char *name, bool keeper, pid_t but)
+static pid_t next_victim(const struct mount_entry *mounted, bool keeper, pid_t but)
 {
 	static char status[STATUS_SIZE];
 	time_t start = time(NULL);
 	pid_t pid;
 
 	while (!enough && time(NULL) - start < GIVE_UP_S) {
-		if (ask(name, status)) {
+		if (!control_ask(mounted, FE_CONTROL_STATUS, status, sizeof(status))) {
 			pid = pid_of(status, keeper ? "\"keeper_pid\":" : "\"worker_pid\":");
 			if (pid > 0 && pid != but)
 				return pid;
@@ -170,7 +128,7 @@ static void parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct sigaction sa = { .sa_handler = on_term };
-	char name[64];
+	struct mount_entry mounted;
 	pid_t dead[2] = { 0 };
 	long kills = 0;
 	uint64_t seed;
@@ -178,15 +136,18 @@ int main(int argc, char **argv)
 	parse(argc, argv);
 	seed = opt.seed;
 	sigaction(SIGTERM, &sa, NULL);
-	device(name, sizeof(name));
+	/* From the mount table: stat(2) on the mount would be a request to the server. */
+	if (mountinfo_lookup(opt.mountpoint, &mounted)) {
+		fprintf(stderr, "killer: %s is not mounted\n", opt.mountpoint);
+		return 1;
+	}
 	while (kills < opt.kills && !enough) {
 		bool keeper = opt.keeper && (!opt.worker || below(4) == 0);
-		pid_t pid = next_victim(name, keeper, dead[keeper]);
+		pid_t pid = next_victim(&mounted, keeper, dead[keeper]);
 
 		/* One at a time: where all are dead, nothing goes on. */
-		if (pid && opt.keeper && opt.worker && !next_victim(name, !keeper, dead[!keeper]))
+		if (pid && opt.keeper && opt.worker && !next_victim(&mounted, !keeper, dead[!keeper]))
 			pid = 0;
-
 		if (!pid && enough)
 			break;
 		if (!pid) {

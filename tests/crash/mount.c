@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "tests/crash/memfs.h"
+#include "tests/crash/tsan.h"
 
 #define CLIENTS	2
 #define HANGS_S	60
@@ -335,12 +336,6 @@ static void start(void)
 	_exit(0);
 }
 
-#ifdef __SANITIZE_THREAD__
-static const bool may_run;
-#else
-static const bool may_run = true;
-#endif
-
 int main(int argc, char **argv)
 {
 	unsigned kills = argc > 2 ? (unsigned)atoi(argv[2]) : 300;
@@ -351,10 +346,8 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return 2;
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
-	if (!may_run) {
-		printf("SKIP mount: not in CI: ThreadSanitizer has a thread of its own, fr_run() wants one only\n");
+	if (left_out_by_tsan("mount"))
 		return 77;
-	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("# FE_SEED=%llu\n", (unsigned long long)seed);
 	fs.mountpoint = argv[1];

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,15 +18,15 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "programs/control.h"
+
 #define MOST_STEPS 4000
 
-static char control[64];
+static struct mount_entry mounted;
 static int fd = -1, fd2 = -1;
 static char why[256];
 
@@ -553,42 +552,16 @@ static const struct operation {
 /* "kill N": the N-th step from now on is deadly. Returns the count of steps. */
 static uint64_t kill_in(unsigned n)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	char text[64];
-	ssize_t got = 0;
+	char command[32], answer[64] = "";
 
-	memcpy(addr.sun_path + 1, control, strlen(control));
-	for (int tries = 0; tries < 2000 && got <= 0; tries++) {
-		int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-		snprintf(text, sizeof(text), "kill %u\n", n);
-		if (!connect(s, (void *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(control))) &&
-		    send(s, text, strlen(text), MSG_NOSIGNAL) > 0)
-			got = recv(s, text, sizeof(text) - 1, 0);
-		close(s);
-		if (got <= 0)
-			usleep(5000);
-	}
-	if (got <= 0 || *text < '0' || *text > '9') {
+	snprintf(command, sizeof(command), "kill %u\n", n);
+	for (int tries = 0; tries < 2000 && (control_ask(&mounted, command, answer, sizeof(answer)) || !*answer); tries++)
+		usleep(5000);
+	if (*answer < '0' || *answer > '9') {
 		fprintf(stderr, "operations: the server does not take \"kill\": it is not built with kill points\n");
 		exit(77);
 	}
-	text[got] = 0;
-	return strtoull(text, NULL, 10);
-}
-
-static bool find_control(const char *mountpoint)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char line[8192], path[4096];
-	unsigned major, minor;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &major, &minor, path) == 3 && !strcmp(path, mountpoint))
-			snprintf(control, sizeof(control), "fuse-extent/%u:%u", major, minor);
-	if (f)
-		fclose(f);
-	return *control;
+	return strtoull(answer, NULL, 10);
 }
 
 /* Returns whether the server died, -1 where something was not as it should be. */
@@ -632,7 +605,7 @@ int main(int argc, char **argv)
 
 	setlinebuf(stdout);
 	umask(022);
-	if (argc < 2 || !find_control(mountpoint) || chdir(mountpoint)) {
+	if (argc < 2 || mountinfo_lookup(mountpoint, &mounted) || chdir(mountpoint)) {
 		fprintf(stderr, "usage: operations [--only NAME] MOUNTPOINT\n");
 		return 2;
 	}

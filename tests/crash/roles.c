@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "tests/crash/echo.h"
+#include "tests/crash/tsan.h"
 
 static struct echo e;
 
@@ -285,20 +286,12 @@ static void collector(void)
 	ok("collector");
 }
 
-#ifdef __SANITIZE_THREAD__
-static const bool may_run;
-#else
-static const bool may_run = true;
-#endif
-
 int main(int argc, char **argv)
 {
 	unsigned kills = argc > 1 ? (unsigned)atoi(argv[1]) : 200;
 
-	if (!may_run) {
-		printf("SKIP roles: not in CI: ThreadSanitizer has a thread of its own, fr_run() wants one only\n");
+	if (left_out_by_tsan("roles"))
 		return 77;
-	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ends();
 	statuses();

@@ -8,8 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libfuserecover/internal.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/recover.h"
 
 static struct fr *fr;
 static struct fr_slot *slot;
@@ -20,19 +19,6 @@ struct reply {
 	struct fuse_out_header out;
 	uint64_t data;
 };
-
-static int no_worker(struct fr *f, void *arg)
-{
-	(void)f;
-	(void)arg;
-	return 0;
-}
-
-static void quiet(void *arg, int level, const char *line)
-{
-	(void)arg;
-	fe_log(level, "%s", line);
-}
 
 static void setup(void)
 {

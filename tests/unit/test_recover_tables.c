@@ -8,8 +8,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "libfuserecover/internal.h"
-#include "tests/unit/unit.h"
+#include "tests/unit/recover.h"
 
 #define KEYS	700
 
@@ -23,19 +22,6 @@ static struct fr *fr;
 static struct fr_slot *slot;
 static struct fr_table *items, *others;
 static uint64_t *sum;
-
-static int no_worker(struct fr *f, void *arg)
-{
-	(void)f;
-	(void)arg;
-	return 0;
-}
-
-static void quiet(void *arg, int level, const char *line)
-{
-	(void)arg;
-	fe_log(level, "%s", line);
-}
 
 static const struct fr_options options = {
 	.struct_size = sizeof(struct fr_options),
