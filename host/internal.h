@@ -131,7 +131,7 @@ struct worker {
 	uint8_t strayed;		/* of the last 8 looks, as bits: the client was elsewhere */
 	uint32_t done_seen;		/* the monitor's */
 	uint64_t done_at;		/* ns */
-	_Atomic uint64_t follow_since;	/* ns */
+	_Atomic uint32_t follow_from;	/* `done` when it began */
 	_Atomic uint64_t follow_pause;	/* ns */
 	_Atomic uint64_t follow_after;	/* ns */
 	unsigned saturated;		/* requests in a row for which it had not to wait */
