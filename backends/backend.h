@@ -234,6 +234,8 @@ struct fe_ioctl {
 /* Can be taken over: all that changes after open() is in records and in fe_services.shared memory,
  * descriptors in either are put and taken by fd_put and fd_take, and operations heed fe_request.again. */
 #define FE_FEAT_RECOVER		(1u << 7)
+/* ... by another program, too: open() heeds fe_open_args.adopted. */
+#define FE_FEAT_ADOPT		(1u << 8)
 
 /* What open() tells of the file system. The root node's record is in root.record. */
 struct fe_root {
@@ -322,6 +324,12 @@ struct fe_open_args {
 	 */
 	int writeback;
 	int read_only;
+	/*
+	 * Another program served the mount before this one: shared() gives what that one had there,
+	 * descriptors in it are open, and resume() follows. Nothing of it may be changed here, and the
+	 * root's record is not asked for.
+	 */
+	int adopted;
 };
 
 /*

@@ -53,10 +53,10 @@ static int find_device(struct fe_host *h)
 			}
 		}
 		*out = 0;
-		if (strcmp(path, h->opt.mountpoint))
+		if (strcmp(path, h->shared->mountpoint))
 			continue;
-		h->dev_major = major; /* the last one lies on top */
-		h->dev_minor = minor;
+		h->shared->dev_major = major; /* the last one lies on top */
+		h->shared->dev_minor = minor;
 		found = 0;
 	}
 	fclose(f);
@@ -72,12 +72,12 @@ int control_open(struct fe_host *h)
 
 	if (err) {
 		fe_log(LOG_WARNING, "%s is not in /proc/self/mountinfo: fuse-extentctl will not find this server",
-		       h->opt.mountpoint);
+		       h->shared->mountpoint);
 		return 0;
 	}
 	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
 			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
-					   h->dev_major, h->dev_minor));
+					   h->shared->dev_major, h->shared->dev_minor));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	err = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&addr, len);
 	/* The number may be that of a mount whose server is about to end. */
@@ -90,7 +90,7 @@ int control_open(struct fe_host *h)
 		       strerror(errno));
 		return 0;
 	}
-	h->control_fd = fe_steal_fd(&fd);
+	fd_put(h, &h->shared->control_fd, fe_steal_fd(&fd));
 	return 0;
 }
 
@@ -102,12 +102,38 @@ static bool may_ask(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (!peer.uid || peer.uid == geteuid());
 }
 
+static void answer(int fd, const char *error)
+{
+	char text[256];
+	int len = snprintf(text, sizeof(text), error ? "{\"error\":\"%s\"}\n" : "{}\n", error);
+	ssize_t n = send(fd, text, (size_t)len, MSG_NOSIGNAL);
+
+	(void)n; /* whoever asked is gone */
+}
+
+/* NULL, or why not. */
+static const char *upgrade(struct fe_host *h, char *argument)
+{
+	int err;
+
+	argument[strcspn(argument, "\n")] = 0;
+	if (*argument && strncmp(argument, " /", 2))
+		return "the new program has to be named by its absolute path";
+	if (!h->recovers)
+		return "this server runs without a keeper, so nobody can take over";
+	if (!(h->root.features & FE_FEAT_ADOPT))
+		return "the backend can not be taken over by another program";
+	err = fr_upgrade(h->fr, *argument ? argument + 1 : NULL);
+	return !err ? NULL : err == -EBUSY ? "an upgrade is under way" : err == -ENOTSUP ?
+	       "this program can not be replaced" : strerror(-err);
+}
+
 void control_serve(struct fe_host *h)
 {
-	_cleanup_close_ int fd = accept4(h->control_fd, NULL, NULL, SOCK_CLOEXEC);
+	_cleanup_close_ int fd = accept4(h->shared->control_fd, NULL, NULL, SOCK_CLOEXEC);
 	struct timeval limit = { .tv_usec = 200000 };
 	_cleanup_free_ char *reply = NULL;
-	char command[64];
+	char command[PATH_MAX + 16];
 	ssize_t n;
 
 	if (fd < 0)
@@ -121,19 +147,25 @@ void control_serve(struct fe_host *h)
 		return;
 	command[n] = 0;
 	if (!may_ask(fd)) {
-		n = send(fd, "{\"error\":\"permission denied\"}\n", 30, MSG_NOSIGNAL);
+		answer(fd, "permission denied");
 		return;
 	}
 #ifdef FR_KILL_POINTS
-	if (!strncmp(command, "kill ", 5)) {
-		n = snprintf(command, sizeof(command), "%llu\n",
-			     (unsigned long long)fr_kill_point_in(strtoull(command + 5, NULL, 10)));
+	if (!strncmp(command, "kill ", 5) || !strncmp(command, "kill-any ", 9)) {
+		uint64_t in = strtoull(strchr(command, ' '), NULL, 10);
+		uint64_t now = command[4] == ' ' ? fr_kill_point_in(in) : fr_kill_any_in(in);
+
+		n = snprintf(command, sizeof(command), "%llu\n", (unsigned long long)now);
 		n = send(fd, command, (size_t)n, MSG_NOSIGNAL);
 		return;
 	}
 #endif
+	if (!strncmp(command, FE_CONTROL_UPGRADE, strlen(FE_CONTROL_UPGRADE))) {
+		answer(fd, upgrade(h, command + strlen(FE_CONTROL_UPGRADE)));
+		return;
+	}
 	if (strcmp(command, FE_CONTROL_STATUS)) {
-		n = send(fd, "{\"error\":\"unknown command\"}\n", 28, MSG_NOSIGNAL);
+		answer(fd, "unknown command");
 		return;
 	}
 	reply = malloc(STATUS_SIZE);

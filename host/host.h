@@ -43,6 +43,8 @@ struct fe_host_options {
 	int debug;			/* a log line for each request */
 	int norecover;			/* the server's death ends the mount */
 	unsigned recover_limit;		/* deaths within 10 s until it gives up; 0: 30; above 256: never */
+	int checkpoint;			/* to go on with, from fr_inherited(); 0: none */
+	int (*exec)(const char *program); /* options.exec of <fuserecover.h>; NULL: no upgrades */
 };
 
 /*
@@ -80,6 +82,8 @@ ssize_t fe_host_status(struct fe_host *host, char *buf, size_t size);
 /* Where fuse-extentctl asks for the status: an abstract unix socket, named after the mount's st_dev. */
 #define FE_CONTROL_NAME "fuse-extent/%u:%u"
 #define FE_CONTROL_STATUS "status\n"
+/* Alone, or followed by a space and an absolute path; ended by a newline. */
+#define FE_CONTROL_UPGRADE "upgrade"
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #ifndef FE_HOST_INTERNAL_H
 #define FE_HOST_INTERNAL_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -92,6 +93,9 @@ struct note {
 /* What a successor finds besides tables and slots. */
 struct shared {
 	int fd;				/* /dev/fuse */
+	int control_fd;
+	unsigned dev_major, dev_minor;	/* st_dev of the mount */
+	char mountpoint[PATH_MAX];
 	int clones[FR_SLOTS_MAX];	/* what each slot reads; 0: not opened yet */
 	uint32_t proto_minor;		/* agreed 7.x; 0 before INIT */
 	uint32_t max_write;
@@ -162,7 +166,6 @@ struct fe_host {
 	struct fe_services services;
 	struct fe_inner *inner;
 
-	unsigned dev_major, dev_minor;	/* st_dev of the mount */
 	bool mounted;
 	size_t page;
 
@@ -184,7 +187,6 @@ struct fe_host {
 	int quit_fd;			/* eventfd, never read: the workers shall end */
 	int wake_fd;			/* eventfd: the monitor shall look */
 	_Atomic bool ended;		/* the connection is gone */
-	int control_fd;
 };
 
 /* One request while it is answered. */

@@ -54,9 +54,9 @@ static int mount_privileged(struct fe_host *h, uint32_t root_mode)
 	}
 	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s", h->shared->fd, root_mode & S_IFMT,
 		 getuid(), getgid(), options);
-	if (mount(o->source, o->mountpoint, FSTYPE, o->mount_flags, data)) {
+	if (mount(o->source, h->shared->mountpoint, FSTYPE, o->mount_flags, data)) {
 		err = -errno;
-		fe_log(LOG_ERR, "mounting on %s: %s", o->mountpoint, strerror(-err));
+		fe_log(LOG_ERR, "mounting on %s: %s", h->shared->mountpoint, strerror(-err));
 	}
 	return err;
 }
@@ -173,11 +173,11 @@ static int mount_by_helper(struct fe_host *h)
 		return -ENOMEM;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks))
 		return -errno;
-	err = run_fusermount((char *[]){ FUSERMOUNT, "-o", options, "--", (char *)o->mountpoint, NULL }, socks[0]);
+	err = run_fusermount((char *[]){ FUSERMOUNT, "-o", options, "--", h->shared->mountpoint, NULL }, socks[0]);
 	if (err == -ENOENT)
 		fe_log(LOG_ERR, FUSERMOUNT " is not installed; install the package fuse3, or mount as root");
 	else if (err)
-		fe_log(LOG_ERR, FUSERMOUNT " could not mount on %s%s", o->mountpoint,
+		fe_log(LOG_ERR, FUSERMOUNT " could not mount on %s%s", h->shared->mountpoint,
 		       o->allow_other ? "; allow_other needs user_allow_other in /etc/fuse.conf" : "");
 	close(socks[0]);
 	if (!err) {
@@ -195,12 +195,14 @@ int mount_fuse(struct fe_host *h, uint32_t root_mode)
 	int err = geteuid() ? mount_by_helper(h) : mount_privileged(h, root_mode);
 
 	h->mounted = !err;
+	if (!err)
+		fr_fd_keep(h->fr, NULL, h->shared->fd);
 	return err;
 }
 
 int unmount_fuse(struct fe_host *h, bool lazy)
 {
-	const char *at = h->opt.mountpoint;
+	const char *at = h->shared->mountpoint;
 
 	if (!geteuid())
 		return umount2(at, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;

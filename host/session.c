@@ -37,8 +37,10 @@ static void fd_note(struct fe_host *h, int *where, int value, int (*note)(struct
 {
 	struct fr_slot *s;
 
-	if (!h->recovers || !h->service_slot) { /* nobody comes after; or: what is open now stays */
+	if (!h->recovers || !h->service_slot) { /* nobody comes after; or: nobody has come yet */
 		__atomic_store_n(where, value, __ATOMIC_RELEASE);
+		if (!h->service_slot)
+			note(h->fr, NULL, fd);
 		return;
 	}
 	s = step_slot(h);
@@ -103,6 +105,7 @@ static int open_backend(struct fe_host *h, const struct fe_backend *be, const ch
 		.attr_valid = h->opt.attr_valid,
 		.writeback = h->opt.writeback,
 		.read_only = !!(h->opt.mount_flags & 1 /* MS_RDONLY */),
+		.adopted = h->opt.checkpoint > 0,
 	};
 
 	memset(root, 0, sizeof(*root));
@@ -175,22 +178,28 @@ static int copy_options(struct fe_host *h, const struct fe_host_options *o)
 	copy_string(&h->opt.argument);
 	copy_string(&h->opt.backend_options);
 	copy_string(&h->opt.kernel_options);
-	/* The server may leave its directory: keep where the mount is from the root on. */
-	h->opt.mountpoint = o->mountpoint ? realpath(o->mountpoint, NULL) : NULL;
-	if (!h->opt.mountpoint) {
-		int err = o->mountpoint ? -errno : -EINVAL;
+	h->opt.mountpoint = NULL;
+	return h->opt.source && h->opt.backend && o->mountpoint ? 0 : -EINVAL;
+}
 
-		fe_log(LOG_ERR, "%s: %s; the mountpoint must be a directory that exists",
-		       o->mountpoint ? o->mountpoint : "", strerror(-err));
-		return err;
-	}
-	return h->opt.source && h->opt.backend ? 0 : -EINVAL;
+/* The server may leave its directory: keep where the mount is from the root on. */
+static int find_mountpoint(struct fe_host *h, const char *given)
+{
+	if (realpath(given, h->shared->mountpoint))
+		return 0;
+	fe_log(LOG_ERR, "%s: %s; the mountpoint must be a directory that exists", given, strerror(errno));
+	return -errno;
 }
 
 static void settle_options(struct fe_host *h)
 {
 	uint32_t features = h->root.features;
 
+	if (features & FE_FEAT_KERNEL_PERMS)
+		h->opt.default_permissions = 1;
+	/* It is agreed with the kernel. */
+	if (h->opt.checkpoint > 0)
+		return;
 	if (!(features & FE_FEAT_PASSTHROUGH) || !h->be->backing_fd)
 		passthrough_set(h, false, "the backend has no files that the kernel could use");
 	else if (h->opt.writeback)
@@ -201,8 +210,6 @@ static void settle_options(struct fe_host *h)
 		passthrough_set(h, false, "registering a backing file needs root");
 	else
 		passthrough_set(h, true, "");
-	if (features & FE_FEAT_KERNEL_PERMS)
-		h->opt.default_permissions = 1;
 	h->shared->max_write = h->opt.max_write && h->opt.max_write < MAX_WRITE ? h->opt.max_write : MAX_WRITE;
 	if (h->shared->max_write < h->page)
 		h->shared->max_write = (uint32_t)h->page;
@@ -234,6 +241,13 @@ static void process_reset(void *arg)
 		pthread_mutex_init(&h->open_locks[i], NULL);
 }
 
+static int exec_program(void *arg, const char *program)
+{
+	struct fe_host *h = arg;
+
+	return h->opt.exec(program);
+}
+
 static int serve(struct fr *fr, void *arg);
 
 static int checkpoint_new(struct fe_host *h)
@@ -251,6 +265,7 @@ static int checkpoint_new(struct fe_host *h)
 		.arg = h,
 		.log = recover_log,
 		.deaths = h->opt.recover_limit > 256 ? FR_NEVER : h->opt.recover_limit,
+		.exec = h->opt.exec ? exec_program : NULL,
 	};
 	int err;
 
@@ -258,7 +273,7 @@ static int checkpoint_new(struct fe_host *h)
 	if (h->pool.max > FR_SLOTS_MAX - 1)
 		h->pool.max = FR_SLOTS_MAX - 1;
 	o.slots = h->slots = h->pool.max + 1;
-	err = fr_new(&o, &h->fr);
+	err = h->opt.checkpoint > 0 ? fr_adopt(&o, h->opt.checkpoint, &h->fr) : fr_new(&o, &h->fr);
 	if (!err)
 		err = fr_area_new(h->fr, "host", sizeof(*h->shared), (void **)&h->shared);
 	if (!err)
@@ -268,8 +283,12 @@ static int checkpoint_new(struct fe_host *h)
 				   MAX_HANDLES, &h->handles);
 	if (!err)
 		err = fr_table_new(h->fr, "parked", sizeof(struct parked), 0, 0, MAX_PARKED, &h->parked);
-	if (!err)
-		h->shared->fd = -1;
+	if (err == -EINVAL && h->opt.checkpoint > 0)
+		fe_log(LOG_ERR, "the state of the mount is that of another version or of other options");
+	else if (err)
+		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
+	else if (h->opt.checkpoint <= 0)
+		h->shared->fd = h->shared->control_fd = -1;
 	return err;
 }
 
@@ -280,7 +299,6 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 
 	if (!h)
 		return -ENOMEM;
-	h->control_fd = -1;
 	h->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	h->page = (size_t)sysconf(_SC_PAGESIZE);
@@ -291,12 +309,17 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 	services_init(h);
 	h->be = h->opt.backend;
 	err = checkpoint_new(h);
-	if (err)
-		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
+	if (!err && h->opt.checkpoint <= 0)
+		err = find_mountpoint(h, options->mountpoint);
 	if (!err)
 		err = open_outer(h);
 	if (err)
 		goto fail;
+	if (h->opt.checkpoint > 0 && !(h->root.features & FE_FEAT_ADOPT)) {
+		fe_log(LOG_ERR, "the backend %s can not be taken over by another program", h->be->name);
+		err = -ENOTSUP;
+		goto fail;
+	}
 	settle_options(h);
 	*out = h;
 	return 0;
@@ -307,8 +330,13 @@ fail:
 
 int fe_host_mount(struct fe_host *h)
 {
-	int err = mount_fuse(h, h->root.root.attr.stx_mode);
+	int err;
 
+	if (h->opt.checkpoint > 0) {
+		h->mounted = true;
+		return 0;
+	}
+	err = mount_fuse(h, h->root.root.attr.stx_mode);
 	if (!err)
 		err = handshake(h);
 	if (!err)
@@ -343,11 +371,11 @@ static void unmount_asked(struct fe_host *h)
 	err = unmount_fuse(h, false);
 	if (err == -EBUSY) {
 		fe_log(LOG_NOTICE, "%s is in use: detached, and served until its last user is gone; a second "
-		       "signal ends it at once", h->opt.mountpoint);
+		       "signal ends it at once", h->shared->mountpoint);
 		err = unmount_fuse(h, true);
 	}
 	if (err)
-		fe_log(LOG_ERR, "unmounting %s: %s", h->opt.mountpoint, strerror(-err));
+		fe_log(LOG_ERR, "unmounting %s: %s", h->shared->mountpoint, strerror(-err));
 }
 
 /* Answers requests until the connection ends: the main thread of the worker, which is the monitor. */
@@ -357,7 +385,7 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 		{ .fd = h->quit_fd, .events = POLLIN },
 		{ .fd = fr_stop_fd(h->fr), .events = POLLIN },
 		{ .fd = h->wake_fd, .events = POLLIN },
-		{ .fd = h->control_fd, .events = POLLIN },
+		{ .fd = h->shared->control_fd, .events = POLLIN },
 	};
 	unsigned quiet = 0;
 	int err = pool_start(h, unfinished);
@@ -387,8 +415,8 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 		quiet = pool_watch(h) || fds[2].revents ? 0 : quiet + 1;
 	}
 	/* In all processes at once: the next mount may get the same number. */
-	fe_close(h->control_fd);
-	h->control_fd = -1;
+	fe_close(h->shared->control_fd);
+	h->shared->control_fd = -1;
 	pool_join(h);
 	return 0;
 }
@@ -459,7 +487,8 @@ int fe_host_serve(struct fe_host *h)
 		fe_log(LOG_INFO, "the death of this server will end the mount: the backend %s can not be taken over",
 		       h->be->name);
 	err = h->recovers ? fr_run(h->fr) : fr_run_alone(h->fr);
-	if (err)
+	/* Where this program could not even begin to take over, the mount is still served by another. */
+	if (err && !(h->opt.checkpoint > 0 && fr_keeper_pid(h->fr)))
 		unmount_fuse(h, true);
 	h->mounted = false;
 	return err;
@@ -486,15 +515,15 @@ void fe_host_free(struct fe_host *h)
 		backends_close(h);
 	}
 	free(h->root.root.record);
-	if (h->shared)
+	if (h->shared) {
 		fe_close(h->shared->fd);
+		fe_close(h->shared->control_fd);
+	}
 	fe_close(h->quit_fd);
 	fe_close(h->wake_fd);
-	fe_close(h->control_fd);
 	if (h->fr)
 		fr_free(h->fr);
 	free((char *)h->opt.source);
-	free((char *)h->opt.mountpoint);
 	free((char *)h->opt.argument);
 	free((char *)h->opt.backend_options);
 	free((char *)h->opt.kernel_options);

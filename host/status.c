@@ -88,6 +88,19 @@ static unsigned put_requests(struct text *t, struct fe_host *h)
 	return in_flight + fr_table_used(h->parked);
 }
 
+static void put_upgrade(struct text *t, struct fe_host *h)
+{
+	char why[256];
+	int result = fr_upgrade_result(h->fr, why, sizeof(why));
+
+	if (result == -ENOENT)
+		return;
+	put(t, ",\"upgrade\":{\"state\":\"%s\",\"why\":", !result ? "done" : result == -EINPROGRESS ? "under way" :
+	    "failed");
+	put_string(t, why);
+	put(t, "}");
+}
+
 static void put_recovery(struct text *t, struct fe_host *h)
 {
 	struct fr_stats s = { .struct_size = sizeof(s) };
@@ -101,6 +114,7 @@ static void put_recovery(struct text *t, struct fe_host *h)
 	    (int)fr_keeper_pid(h->fr), s.generation, (unsigned long long)s.recoveries, (double)s.last_pause / 1e6);
 	put(t, ",\"replies_sent_again\":%llu,\"requests_done_again\":%llu,\"requests_set_aside\":%llu",
 	    (unsigned long long)s.resent, (unsigned long long)s.redone, (unsigned long long)s.set_aside);
+	put_upgrade(t, h);
 }
 
 ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
@@ -114,7 +128,7 @@ ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
 	put(&t, ",\"backend\":");
 	put_string(&t, h->be->name);
 	put(&t, ",\"mountpoint\":");
-	put_string(&t, h->opt.mountpoint);
+	put_string(&t, h->shared->mountpoint);
 	put(&t, ",\"worker_pid\":%d", (int)getpid());
 	put_recovery(&t, h);
 	put(&t, ",\"protocol\":\"7.%u\",\"flags\":[", h->shared->proto_minor);

@@ -23,6 +23,7 @@
 #define SPAN_LEAST	((size_t)1 << 28)
 #define FDS_MOST	(1u << 22)
 #define FDS_FIRST	(64u << 10)
+#define PROBE_SIZE	(64u << 10)	/* is not mapped by itself */
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -43,6 +44,11 @@ int fr_give_memory(struct fr *fr, uint64_t offset, uint64_t size)
 		if (errno != EINTR)
 			return -errno;
 	return 0;
+}
+
+uint64_t fr_now_ms(void)
+{
+	return fr_now_ns() / 1000000;
 }
 
 /* ---- options ---- */
@@ -160,11 +166,12 @@ void fr_restore_layout(struct fr *fr)
 static int map_file(struct fr *fr)
 {
 	uint64_t least = parts_offset(&fr->layout);
+	int sharing = fr->trial ? MAP_PRIVATE : MAP_SHARED;
 
 	if (fr->adopted)
 		least = fr->layout.size;
 	for (fr->span = SPAN_MOST; fr->span >= SPAN_LEAST && fr->span >= least; fr->span /= 2) {
-		fr->base = mmap(NULL, fr->span, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fr->fd, 0);
+		fr->base = mmap(NULL, fr->span, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE, fr->fd, 0);
 		if (fr->base != MAP_FAILED)
 			break;
 		fr->base = NULL;
@@ -188,9 +195,11 @@ static int settle(struct fr *fr)
 	fr->bodies = bodies_offset(&fr->layout);
 	fr->shape = fr_slot_shape(&fr->layout);
 	fr->slots = calloc(fr->layout.slots, sizeof(*fr->slots));
+	fr->probe_size = PROBE_SIZE;
+	fr->probe = malloc(fr->probe_size);
 	fr->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	fr->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!fr->slots)
+	if (!fr->slots || !fr->probe)
 		return -ENOMEM;
 	if (fr->stop_fd < 0 || fr->wake_fd < 0)
 		return -errno;
@@ -206,17 +215,10 @@ static struct fr *blank(void)
 		return NULL;
 	fr->fd = fr->stop_fd = fr->wake_fd = -1;
 	fr->keeper_pidfd = fr->worker_pidfd = fr->standby_pidfd = -1;
+	fr->trial_pidfd = fr->trial_out = -1;
 	fr->role = ROLES;
 	fr->generation = 1;
 	return fr;
-}
-
-static int own_descriptors(struct fr *fr)
-{
-	int err = fr_fd_own(fr, fr->fd, FD_LIBRARYS);
-
-	err = err ? err : fr_fd_own(fr, fr->stop_fd, FD_LIBRARYS);
-	return err ? err : fr_fd_own(fr, fr->wake_fd, FD_LIBRARYS);
 }
 
 static int make_file(struct fr *fr)
@@ -245,7 +247,7 @@ static int fill_header(struct fr *fr)
 		return err;
 	fr_restore_layout(fr);
 	fr->cp->fds_grown = fr->layout.fds < FDS_FIRST ? fr->layout.fds : FDS_FIRST;
-	return own_descriptors(fr);
+	return fr_fds_own(fr);
 }
 
 /* The last part of making and of adopting one: what belongs to this process. */
@@ -292,6 +294,7 @@ PUBLIC void fr_free(struct fr *fr)
 	for (uint32_t i = 0; fr->slots && i < fr->layout.slots; i++)
 		fr_blame_leave(&fr->slots[i]);
 	free(fr->slots);
+	free(fr->probe);
 	if (fr->base)
 		munmap(fr->base, fr->span);
 	for (int *fd = (int[]){ fr->fd, fr->stop_fd, fr->wake_fd, -2 }; *fd != -2; fd++)
@@ -361,14 +364,28 @@ static void forget_roles(struct fr *fr)
 	atomic_store(&h->standby, 0);
 	atomic_store(&h->ended, 0);
 	atomic_store(&h->given_up, 0);
-	atomic_store(&h->stopping, 0);
 	atomic_store(&h->damaged, 0);
 	for (int i = 0; i <= ROLES; i++)
 		atomic_store(&h->opening[i], 0);
-	/* The library's descriptors were those of processes that are gone. */
-	for (uint32_t fd = 0; fd < h->fds_grown; fd++)
-		if (fr->fd_map[fd] > FD_CALLERS)
-			fr->fd_map[fd] = FD_NONE;
+	fr_fds_forget(fr);
+}
+
+int fr_take_possession(struct fr *fr)
+{
+	struct cp_header *h = fr->cp;
+
+	/* The predecessor was this process; what asked it to stop is to be heard here. */
+	if (fr_is_upgrade(fr)) {
+		fr->old_standby = (pid_t)atomic_load(&h->standby);
+		fr->program = atomic_load(&h->program) + 1;
+		fr_signals_unblock();
+	} else {
+		atomic_store(&h->upgrade, UPGRADE_NONE);
+		atomic_store(&h->stopping, 0);
+		fr->program = atomic_load(&h->program);
+	}
+	forget_roles(fr);
+	return fr_fds_own(fr);
 }
 
 static int roll_back_all(struct fr *fr)
@@ -389,16 +406,17 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 	if (!fr)
 		return -ENOMEM;
 	fr->adopted = true;
+	fr->trial = fr_inherited_for_trial(fd);
 	fr->fd = fd;
 	err = take_options(fr, options);
 	err = err ? err : read_layout(fr);
 	err = err ? err : settle(fr);
-	err = err ? err : check_header(fr);
-	err = err ? err : roll_back_all(fr);
-	err = err ? err : check_header(fr); /* the logs may have said anything */
-	if (!err)
-		forget_roles(fr);
-	err = err ? err : own_descriptors(fr);
+	/* While another process changes it, there is no telling more. */
+	if (!err && !fr->trial) {
+		err = check_header(fr);
+		err = err ? err : roll_back_all(fr);
+		err = err ? err : check_header(fr); /* the logs may have said anything */
+	}
 	if (err) {
 		fr->fd = -1;	/* still the caller's */
 		fr_free(fr);

@@ -99,10 +99,41 @@ int fr_fds_keep_open(struct fr *fr)
 		if (fd < 0 || fd == dirfd(dir) || reach(fr, fd))
 			continue;
 		if (atomic_load(&fr->fd_map[fd]) == FD_NONE)
-			err = fr_fd_own(fr, fd, FD_CALLERS);
+			err = fr_fd_own(fr, fd, FD_PROGRAMS);
 	}
 	closedir(dir);
 	return err;
+}
+
+void fr_fds_forget(struct fr *fr)
+{
+	uint32_t end = atomic_load(&fr->cp->fds_grown);
+
+	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++)
+		if (fr->fd_map[fd] > FD_CALLERS)
+			fr->fd_map[fd] = FD_NONE;
+}
+
+int fr_fds_own(struct fr *fr)
+{
+	int err = fr_fd_own(fr, fr->fd, FD_LIBRARYS);
+
+	err = err ? err : fr_fd_own(fr, fr->stop_fd, FD_LIBRARYS);
+	return err ? err : fr_fd_own(fr, fr->wake_fd, FD_LIBRARYS);
+}
+
+int fr_fds_hand_down(struct fr *fr)
+{
+	uint32_t end = atomic_load(&fr->cp->fds_grown);
+
+	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++) {
+		if (likely(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed) != FD_CALLERS))
+			continue;
+		/* What was closed by the user and not dropped is no reason to refuse. */
+		if (fcntl((int)fd, F_SETFD, 0) && errno != EBADF)
+			return -errno;
+	}
+	return fcntl(fr->fd, F_SETFD, 0) ? -errno : 0;
 }
 
 void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares)

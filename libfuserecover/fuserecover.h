@@ -57,6 +57,9 @@ struct fr_slot;
  * deaths, death_window: so many deaths (at most 256) within so many seconds, and the service gives up
  *   [30 in 10].
  * hang_ms: a worker that is in one request for so long is replaced; 0: never.
+ * exec: replaces the calling process, by execve(2), by `program`, NULL: the one that runs, with the
+ *   arguments that the caller was started with; returns a negative errno where that fails. Called in
+ *   the keeper and its children, for fr_upgrade(). May be NULL: fr_upgrade() is refused.
  */
 struct fr_options {
 	uint32_t struct_size;
@@ -75,7 +78,8 @@ struct fr_options {
 	uint32_t deaths;
 	uint32_t death_window;
 	uint32_t hang_ms;
-	uint64_t reserved[8];
+	int (*exec)(void *arg, const char *program);
+	uint64_t reserved[7];
 };
 
 #define FR_SLOTS_MAX 256
@@ -104,7 +108,7 @@ int fr_checkpoint_fd(const struct fr *fr);
  * many workers died (-ELOOP), or the checkpoint is damaged beyond repair (-EBADMSG).
  *
  * Workers are children that share the descriptor table; the caller's SIGCHLD must not be ignored. What
- * is open when this is called is kept. Where the keeper dies, the process that stands by for the worker
+ * is open when this is called is kept, as long as this program serves. Where the keeper dies, the process that stands by for the worker
  * takes its place: this function then returns there, with all of the caller's stack. Since 0.2.
  */
 int fr_run(struct fr *fr);
@@ -128,6 +132,33 @@ pid_t fr_worker_pid(const struct fr *fr);
  */
 int fr_stop_fd(const struct fr *fr);
 void fr_stop(struct fr *fr);	/* async-signal-safe */
+
+/* ---- another program ---- */
+
+/*
+ * Asks the keeper to replace the program by `program` (NULL: by the file that it was started from), and
+ * returns at once. The new program is tried first: it does all that it does up to fr_run(), with a copy
+ * of the checkpoint, while the worker serves. Then the worker is killed, the keeper calls options.exec(),
+ * and the new program, under the keeper's pid and with all descriptors that are kept, takes over as a
+ * successor does. Where it does not come as far as that within 10 seconds, the old one goes on.
+ * -EBUSY while another one is under way, -ENOTSUP without a keeper or options.exec, -ENAMETOOLONG.
+ * In a worker; thread-safe. Since 0.2.
+ */
+int fr_upgrade(struct fr *fr, const char *program);
+
+/*
+ * What became of it: 0: the new program serves, -ENOENT: never asked for, -EINPROGRESS, or -ECANCELED: the
+ * old one goes on; `text` then says why. Any process that has the checkpoint. Since 0.2.
+ */
+int fr_upgrade_result(const struct fr *fr, char *text, size_t size);
+
+/*
+ * The descriptor, for fr_adopt(), of the checkpoint that was handed to this process by fr_upgrade() in
+ * another one; -ENOENT: none was, and the service begins anew. To be called first of all, once: all
+ * descriptors above 2 that are open are kept ones, and become close-on-exec. *trial: fr_run() will end the
+ * process with status 0; why it does not come as far as that belongs on stderr. Since 0.2.
+ */
+int fr_inherited(int *trial);
 
 /* Figures for an operator; pauses in nanoseconds. Any process that has the checkpoint. Since 0.2. */
 struct fr_stats {
@@ -293,7 +324,8 @@ int fr_area_new(struct fr *fr, const char *name, size_t size, void **out);
  * A successor closes what was open in the worker that died and is neither kept nor its own: the
  * descriptors that were opened for a request and not yet noted anywhere. So everything that lives
  * longer than a request has to be kept, from when a record names it until it is about to be closed, and
- * so has what a thread without a slot opens. slot: the caller's, whose open step this belongs to; NULL:
+ * so has what a thread without a slot opens. Another program (fr_upgrade()) is given what was kept by
+ * this call, and 0 to 2. slot: the caller's, whose open step this belongs to; NULL:
  * it is done at once. Returns 0, -EBADF, or -ENOMEM. Thread-safe. Since 0.2.
  */
 int fr_fd_keep(struct fr *fr, struct fr_slot *slot, int fd);

@@ -82,6 +82,15 @@ struct cp_layout {
 
 enum role { KEEPER, STANDBY, WORKER, ALONE, ROLES };
 
+/*
+ * Another program is to take over. ASKED: the keeper tries it. SWITCHING: no worker lives, and the
+ * keeper becomes it. Out of that, whoever is first to say so: its worker has taken over (DONE), or the
+ * standby of the old program goes on (FAILED).
+ */
+enum upgrade { UPGRADE_NONE, UPGRADE_ASKED, UPGRADE_SWITCHING, UPGRADE_DONE, UPGRADE_FAILED };
+#define PROGRAM_SIZE	4096
+#define UPGRADE_TEXT	256
+
 struct cp_header {
 	struct cp_layout layout;
 	_Atomic uint64_t keeper;	/* CLAIM() */
@@ -102,6 +111,11 @@ struct cp_header {
 	_Atomic uint64_t redone;
 	_Atomic uint64_t set_aside;
 	_Atomic int32_t last_status;
+	_Atomic uint32_t upgrade;	/* enum upgrade */
+	_Atomic uint32_t program;	/* number of the last one that was switched to, or from */
+	_Atomic uint64_t switched_at;	/* ns, when the worker was killed for it */
+	char upgrade_to[PROGRAM_SIZE];	/* empty: the same file */
+	char upgrade_text[UPGRADE_TEXT];
 	pthread_mutex_t alive;		/* robust, held by the worker's main thread */
 };
 
@@ -151,8 +165,9 @@ struct cp_table {
 /* What taking and giving a record changes of a table. */
 #define TABLE_COUNTS	offsetof(struct cp_table, grown)
 
-/* What a byte of the map of descriptors says. */
-enum fd_owner { FD_NONE, FD_CALLERS, FD_KEEPERS, FD_WORKERS, FD_LIBRARYS };
+/* What a byte of the map of descriptors says. FD_CALLERS are handed down to another program; FD_PROGRAMS
+ * were open when this one called fr_run(), and nobody said that they are kept. */
+enum fd_owner { FD_NONE, FD_CALLERS, FD_PROGRAMS, FD_KEEPERS, FD_WORKERS, FD_LIBRARYS };
 
 /* ---- what each process has of its own ---- */
 
@@ -213,6 +228,8 @@ struct fr {
 	struct fr_table *tables[PARTS_MAX];
 	uint32_t parts_asked;		/* of an adopted checkpoint */
 	bool adopted;
+	bool trial;			/* of a program that might take over: with a private copy */
+	uint32_t program;		/* number of this one */
 	bool alone;
 	enum role role;
 	uint32_t generation;
@@ -229,7 +246,14 @@ struct fr {
 	int worker_pidfd;
 	pid_t standby;
 	int standby_pidfd;
+	pid_t trial_pid;
+	int trial_pidfd;
+	int trial_out;			/* what it writes to its standard error */
+	uint64_t trial_since;		/* ms */
+	pid_t old_standby;		/* of the program before this one */
 	sigset_t mask;			/* of who called fr_run() */
+	void *probe;			/* memory of malloc(3) from before there were threads, see prove() */
+	size_t probe_size;
 	uint32_t deaths;		/* as many have been noted below */
 	uint64_t death_times[DEATHS_MOST];
 };
@@ -243,6 +267,7 @@ void fr_die(const struct fr *fr, const char *fmt, ...)
 void fr_damaged(const struct fr *fr, const char *fmt, ...)
 	__attribute__((noreturn, cold, format(printf, 2, 3)));
 uint64_t fr_now_ns(void);
+uint64_t fr_now_ms(void);
 int fr_give_memory(struct fr *fr, uint64_t offset, uint64_t size);
 /* The next part of an adopted checkpoint, or a new one behind the last; its layout, NULL with *err. */
 const struct cp_part *fr_part(struct fr *fr, struct cp_part *want, int *err);
@@ -251,6 +276,9 @@ void fr_reset_locks(struct fr *fr);
 int fr_mutex_robust(pthread_mutex_t *m);
 /* The layout as it is known privately, over what may have been written there. */
 void fr_restore_layout(struct fr *fr);
+/* Of an adopted checkpoint, before the first role is taken: the processes that had it are gone, or were
+ * a program that waits to be succeeded. */
+int fr_take_possession(struct fr *fr);
 
 /* ---- step.c ---- */
 /* Back to what was at fr_begin(). -EBADMSG where the log is damaged. */
@@ -316,8 +344,8 @@ void fr_blame_thread(struct fr_slot *slot);
 void fr_blame_leave(struct fr_slot *slot);
 
 /* ---- process.c ---- */
-/* fork(2) with one table of descriptors for both: 0 in the child, or a negative errno. */
-pid_t fr_fork_sharing(int *pidfd);
+/* fork(2), with one table of descriptors for both or a copy: 0 in the child, or a negative errno. */
+pid_t fr_fork(bool share_descriptors, int *pidfd);
 /* -1 counts as dead. */
 bool fr_pidfd_dead(int pidfd);
 /* At most ms; whether it is dead then. */
@@ -335,6 +363,8 @@ void fr_signals_catch(struct fr *fr);
 void fr_signals_restore(void);
 /* As in a worker: they kill. */
 void fr_signals_default(void);
+void fr_signals_block(sigset_t *before);
+void fr_signals_unblock(void);
 
 /* ---- keeper.c, standby.c, worker.c, watcher.c ---- */
 /* Keeps until the end of the service: what fr_run() returns. */
@@ -349,11 +379,37 @@ void fr_worker(struct fr *fr, uint64_t claim) __attribute__((noreturn));
 /* In the worker: looks after the keeper, and closes what the predecessor left open. */
 int fr_watcher_start(struct fr *fr);
 
+/* ---- upgrade.c ---- */
+/* The keeper: goes on with what was asked for; returns whether it has to look again within 50 ms. Becomes
+ * another program, or does not return, where that one is to take over. */
+bool fr_upgrade_step(struct fr *fr);
+/* Whether this process belongs to a program that is being replaced. */
+bool fr_upgrade_begun(const struct fr *fr);
+/* Its standby waits, until it has become the keeper or may leave. */
+enum standby { STANDBY_LOOKS, STANDBY_WAITS, STANDBY_KEEPS };
+enum standby fr_upgrade_wait(struct fr *fr);
+/* In a worker that has taken over: whether from another program. Does not return where that goes on. */
+bool fr_upgrade_done(struct fr *fr);
+/* In a keeper of the old program, whose predecessor may have been about to become another one. */
+void fr_upgrade_keeper_died(struct fr *fr);
+/* In a process of the new program: the old one goes on. */
+bool fr_upgrade_lost(const struct fr *fr);
+/* Whether the checkpoint in `fd` was handed down for a trial only. */
+bool fr_inherited_for_trial(int fd);
+/* Whether this process was the keeper of another program, and is to take over from that. */
+bool fr_is_upgrade(const struct fr *fr);
+
 /* ---- fds.c ---- */
 int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner);
 void fr_fd_disown(struct fr *fr, int fd);
 /* Keeps all that are open. */
 int fr_fds_keep_open(struct fr *fr);
+/* Nobody but the caller owns any. */
+void fr_fds_forget(struct fr *fr);
+/* Marks those of struct fr. */
+int fr_fds_own(struct fr *fr);
+/* What is kept stays open over execve(2), in this process' own table. */
+int fr_fds_hand_down(struct fr *fr);
 /* Closes those of an owner that has died, but for `spare`. */
 void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares);
 /* One try; false where it has to be tried again. */

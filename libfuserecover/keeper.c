@@ -25,17 +25,13 @@ struct keeper {
 	uint64_t hang_killed;		/* the claim of a worker that was killed for hanging */
 	uint64_t succeeded_at;		/* ms, when another claim than the known worker's was seen */
 	bool fork_failed;
+	bool upgrading;			/* to be looked after */
 	/* a death that is not yet told of */
 	bool untold;
 	pid_t dead;
 	int status;			/* -1: not known */
 	uint64_t resent, redone;
 };
-
-static uint64_t now_ms(void)
-{
-	return fr_now_ns() / 1000000;
-}
 
 static bool ready(const struct fr *fr)
 {
@@ -146,8 +142,8 @@ static void follow_worker(struct keeper *k)
 		return;
 	/* Its death is seen to first; but what is stuck in the kernel may not go for ever. */
 	if (fr->worker_pidfd >= 0) {
-		k->succeeded_at = k->succeeded_at ? k->succeeded_at : now_ms();
-		if (!fr_pidfd_dead(fr->worker_pidfd) && now_ms() - k->succeeded_at < STUCK_MS)
+		k->succeeded_at = k->succeeded_at ? k->succeeded_at : fr_now_ms();
+		if (!fr_pidfd_dead(fr->worker_pidfd) && fr_now_ms() - k->succeeded_at < STUCK_MS)
 			return;
 		worker_died(k);
 	}
@@ -227,7 +223,9 @@ static void become_keeper(struct keeper *k)
 	fr_fds_close_of(fr, FD_KEEPERS, &fr->worker_pidfd, 1);
 	atomic_store(&fr->cp->opening[KEEPER], 0);
 	fr->keeper_pidfd = fr_pidfd_of(fr, getpid(), FD_KEEPERS, KEEPER);
-	fr->standby_pidfd = -1;
+	fr->standby_pidfd = fr->trial_pidfd = fr->trial_out = -1;
+	fr->trial_pid = 0;
+	fr_upgrade_keeper_died(fr);
 	fr_signals_catch(fr);
 	if (CLAIM_NUMBER(fr->keeper_claim) > 1)
 		fr_log(fr, LOG_WARNING, "process %d is the keeper now", getpid());
@@ -244,7 +242,7 @@ static bool start_standby(struct keeper *k)
 	pid_t pid;
 
 	atomic_store(&fr->cp->opening[KEEPER], 1);
-	pid = fr_fork_sharing(&pidfd);
+	pid = fr_fork(true, &pidfd);
 	if (!pid) {
 		fr_standby(fr);
 		become_keeper(k);
@@ -271,6 +269,8 @@ static int poll_ms(const struct keeper *k)
 {
 	uint32_t hang = k->fr->options.hang_ms / 4;
 
+	if (k->upgrading)
+		return 10;
 	if (k->succeeded_at)
 		return 50;
 	if (k->fork_failed)
@@ -357,7 +357,11 @@ int fr_keep(struct fr *fr)
 			standby_died(&k);
 		if (service_ends(fr))
 			return end_service(&k);
+		/* An upgrade to this program was given up, while it started. */
+		if (atomic_load(&fr->cp->keeper) != fr->keeper_claim)
+			_exit(1);
 		find_hung(&k);
+		k.upgrading = fr_upgrade_step(fr);
 		if (!successor_at_work(&k) && start_standby(&k))
 			continue;
 		wait_for_news(&k);
@@ -409,6 +413,11 @@ PUBLIC int fr_run(struct fr *fr)
 {
 	int err = may_run(fr);
 
+	/* That is all that a trial can tell. */
+	if (!err && fr->trial)
+		_exit(0);
+	if (!err && fr->adopted)
+		err = fr_take_possession(fr);
 	if (!err && fcntl(fr->fd, F_ADD_SEALS, F_SEAL_GROW) && errno != EPERM)
 		err = -errno;
 	err = err ? err : fr_fds_keep_open(fr);

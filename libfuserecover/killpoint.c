@@ -46,6 +46,15 @@ __attribute__((visibility("default"))) uint64_t fr_kill_point_in(uint64_t n)
 	atomic_store(&own, n ? now + n : 0);
 	return now;
 }
+
+__attribute__((visibility("default"))) uint64_t fr_kill_any_in(uint64_t n)
+{
+	uint64_t now = count ? atomic_load(&count[0]) : 0;
+
+	if (count)
+		atomic_store(&count[1], n ? now + n : 0);
+	return now;
+}
 #else
 /* A translation unit must not be empty. */
 typedef int fr_no_kill_points;

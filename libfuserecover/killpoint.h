@@ -14,8 +14,10 @@
  * which can be set at any time. NULL: no more. */
 void fr_kill_points(_Atomic uint64_t *counter);
 void fr_kill_point(void);
-/* For the calling process, the n-th step from now on is deadly; 0: none. Returns the count. */
+/* The n-th step from now on is deadly, for the calling process or for whoever takes it; 0: none. Returns
+ * the count. */
 uint64_t fr_kill_point_in(uint64_t n);
+uint64_t fr_kill_any_in(uint64_t n);
 #define FR_STEP()	fr_kill_point()
 #else
 #define FR_STEP()	((void)0)

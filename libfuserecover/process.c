@@ -21,9 +21,11 @@
 
 /*
  * What fork(3) does for the C library and clone3(2) does not: the thread has to know its new id, which
- * it writes into locks, and the kernel has to know of its robust locks, of which it holds none.
+ * it writes into locks, and the kernel has to know of its robust locks, of which it holds none. And what
+ * fork(3) does, to take the locks of malloc(3), must not be done: in a keeper that was forked from a worker
+ * they may be held for ever by a thread that is not there.
  */
-pid_t fr_fork_sharing(int *pidfd)
+pid_t fr_fork(bool share_descriptors, int *pidfd)
 {
 	struct robust_list_head *robust = NULL;
 	sigset_t all, before;
@@ -36,7 +38,7 @@ pid_t fr_fork_sharing(int *pidfd)
 	if (syscall(SYS_get_robust_list, 0, &robust, &robust_size))
 		return -errno;
 	struct clone_args args = {
-		.flags = CLONE_FILES | CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
+		.flags = (share_descriptors ? CLONE_FILES : 0) | CLONE_PIDFD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID,
 		.pidfd = (uintptr_t)pidfd,
 		.child_tid = (uintptr_t)tid,
 		.exit_signal = SIGCHLD,
@@ -182,6 +184,26 @@ void fr_signals_restore(void)
 		return;
 	for (unsigned i = 0; i < STOPS; i++)
 		sigaction(stops[i], &before[i], NULL);
+}
+
+void fr_signals_block(sigset_t *mask)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < STOPS; i++)
+		sigaddset(&set, stops[i]);
+	pthread_sigmask(SIG_BLOCK, &set, mask);
+}
+
+void fr_signals_unblock(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < STOPS; i++)
+		sigaddset(&set, stops[i]);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 void fr_signals_default(void)

@@ -53,15 +53,23 @@ static bool worker_gone(struct fr *fr, uint64_t claim)
 	return true;
 }
 
+/* Whoever else became the keeper has a standby of his own, and perhaps other descriptors. */
+static void leave_if_outdated(struct fr *fr)
+{
+	if (atomic_load(&fr->cp->ended) || atomic_load(&fr->cp->given_up) || fr_upgrade_lost(fr) ||
+	    atomic_load(&fr->cp->keeper) != fr->keeper_claim)
+		_exit(0);
+}
+
 static void look(struct fr *fr)
 {
-	uint64_t keeper = atomic_load(&fr->cp->keeper), claim = atomic_load(&fr->cp->worker), mine;
-	bool gone = worker_gone(fr, claim);
+	uint64_t claim = atomic_load(&fr->cp->worker), mine;
+	bool gone;
 
-	/* Noted before the worker's end; and whoever else became the keeper has a standby of his own. */
-	if (atomic_load(&fr->cp->ended) || atomic_load(&fr->cp->given_up) || keeper != fr->keeper_claim)
-		_exit(0);
-	if (!gone || fr_pidfd_dead(fr->keeper_pidfd))
+	leave_if_outdated(fr);
+	gone = worker_gone(fr, claim);
+	leave_if_outdated(fr);
+	if (!gone || fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr))
 		return;
 	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : 0);
 	mine = CLAIM(CLAIM_NUMBER(claim) + 1, getpid());
@@ -73,15 +81,21 @@ static void look(struct fr *fr)
 void fr_standby(struct fr *fr)
 {
 	fr->role = STANDBY;
-	fr->standby = 0;
+	fr->standby = fr->old_standby = 0;
 	fr->standby_pidfd = -1;
 	/* A fork has neither the pages nor the locks of who made it: of a slot that was taken before fr_run(),
 	 * or of a keeper that stood by before. */
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		fr->slots[i].populated = false;
 	fr_slots_populate(fr);
-	do
-		look(fr);
-	while (!fr_pidfd_dead(fr->keeper_pidfd) || !fr_claim_keeper(fr, fr->keeper_claim));
+	do {
+		enum standby part = fr_upgrade_wait(fr);
+
+		if (part == STANDBY_KEEPS)
+			break;
+		if (part == STANDBY_LOOKS)
+			look(fr);
+	} while (!fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr) ||
+		 !fr_claim_keeper(fr, fr->keeper_claim));
 	fr_no_standby(fr, getpid());
 }

@@ -99,13 +99,14 @@ static int make(struct fr_table *t)
 	return grow_records(t);
 }
 
-/* Of a checkpoint that nobody vouches for. */
+/* Of a checkpoint that nobody vouches for, unless the keeper handed it down. */
 static int adopt(struct fr_table *t)
 {
 	int err = first_memory(t);
 	char why[128];
 
-	if (err)
+	/* It is looked at by the first worker, as by any other; and in a trial it changes meanwhile. */
+	if (err || t->fr->trial || fr_is_upgrade(t->fr))
 		return err;
 	if (!fr_table_plausible(t)) {
 		fr_log(t->fr, LOG_ERR, "table %s of the adopted checkpoint has impossible counts", t->name);

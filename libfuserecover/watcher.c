@@ -21,6 +21,7 @@
 #define PROVE_MS	1000
 #define PROVERS		4	/* threads that look whether there is a lock without an owner */
 #define SIZES		16	/* 16 bytes to 512 KiB */
+#define PROBE_STEP	2048
 #define STANDBY_MS	5000	/* it has that long to become the keeper */
 
 struct watcher {
@@ -55,8 +56,15 @@ static void prove(struct fr *fr)
 {
 	pthread_t threads[PROVERS];
 	unsigned n = 0;
+	void *shrunk;
 
 	allocate(NULL);
+	/* To shrink takes the lock of the arena that all began with, which other threads than this one use. */
+	if (fr->probe_size > PROBE_STEP) {
+		fr->probe_size -= PROBE_STEP;
+		shrunk = realloc(fr->probe, fr->probe_size);
+		fr->probe = shrunk ? shrunk : fr->probe;
+	}
 	while (n < PROVERS && !pthread_create(&threads[n], NULL, allocate, NULL))
 		n++;
 	while (n)
@@ -89,7 +97,7 @@ static void make_keeper(struct watcher *w)
 	int pidfd = -1, waited = 0;
 	pid_t pid;
 
-	pid = fr_fork_sharing(&pidfd);
+	pid = fr_fork(true, &pidfd);
 	if (!pid)
 		keeper_from_worker(fr, dead);
 	if (pid < 0) {

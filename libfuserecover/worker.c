@@ -29,11 +29,12 @@ static void take_over(struct fr *fr)
 {
 	int err;
 
-	atomic_fetch_add(&fr->cp->recoveries, 1);
 	err = fr_takeover(fr);
 	if (err)
 		give_up(fr, err);
 	atomic_store(&fr->cp->last_pause, fr->died_at ? fr_now_ns() - fr->died_at : 0);
+	if (!fr_upgrade_done(fr))
+		atomic_fetch_add(&fr->cp->recoveries, 1);
 	if (atomic_load(&fr->cp->stopping))
 		fr_stop(fr); /* the predecessor may have read it */
 }
@@ -71,6 +72,13 @@ PUBLIC int fr_run_alone(struct fr *fr)
 
 	if (fr->role != ROLES)
 		return -EBUSY;
+	if (fr->trial)
+		_exit(0);
+	if (fr->adopted) {
+		result = fr_take_possession(fr);
+		if (result)
+			return result;
+	}
 	fr->role = ALONE;
 	fr->alone = true;
 	fr_signals_catch(fr);

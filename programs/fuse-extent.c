@@ -12,12 +12,20 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "libfuserecover/fuserecover.h"
 #include "programs/options.h"
 
 /* As mount(8): who reads its exit status reads this one. */
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
 
 static struct fe_host *served;
+
+/* To start this program again, or a newer one in its place. */
+static struct {
+	char **argv;
+	char *program;
+	char *directory;
+} start;
 
 static void print_help(void)
 {
@@ -33,6 +41,25 @@ static void print_help(void)
 	printf("\nbackends:\n");
 	for (const struct fe_backend *const *be = fe_builtin_backends; *be; be++)
 		printf("%s\n%s", (*be)->description, (*be)->options_help ? (*be)->options_help : "");
+}
+
+/* Before a package is upgraded, after which the link says "(deleted)". */
+static void remember_start(char **argv)
+{
+	start.argv = argv;
+	start.program = realpath("/proc/self/exe", NULL);
+	start.directory = getcwd(NULL, 0);
+}
+
+static int exec_program(const char *program)
+{
+	program = program ? program : start.program;
+	/* Where it is gone, what was named relative to it is not found, and that is said. */
+	if (start.directory && chdir(start.directory))
+		fe_log(LOG_WARNING, "%s: %s", start.directory, strerror(errno));
+	if (program)
+		execv(program, start.argv);
+	return program ? -errno : -ENOENT;
 }
 
 static int exit_status(int err)
@@ -124,7 +151,7 @@ static int detach(void)
 	return 0;
 }
 
-/* ready: a pipe that hears one byte when the mount is usable; -1 in the foreground. */
+/* ready: a pipe that hears one byte when the mount is usable; -1: nobody waits. */
 static int serve(const struct options *o, const struct fe_backend *backend, int ready)
 {
 	struct fe_host_options host = o->host;
@@ -195,7 +222,17 @@ static int serve_in_background(const struct options *o, const struct fe_backend 
 	return wait_for_child(child, pipes[0]);
 }
 
-static int run(struct options *o)
+/* In the place of the program that served before. A trial's log is for that one. */
+static int take_over(const struct options *o, const struct fe_backend *backend, int trial)
+{
+	if (!o->foreground && !trial)
+		fe_log_to_syslog();
+	if (!o->foreground && chdir("/"))
+		return EXIT_SYSTEM;
+	return serve(o, backend, -1);
+}
+
+static int run(struct options *o, int trial)
 {
 	const struct fe_backend *backend;
 
@@ -207,6 +244,8 @@ static int run(struct options *o)
 	if (fe_backend_load(o->backend, &backend))
 		return EXIT_USAGE;
 	raise_file_limit();
+	if (o->host.checkpoint > 0)
+		return take_over(o, backend, trial);
 	return o->foreground ? serve(o, backend, -1) : serve_in_background(o, backend);
 }
 
@@ -214,8 +253,10 @@ int main(int argc, char **argv)
 {
 	char error[OPTIONS_ERROR_SIZE];
 	struct options o = { 0 };
-	int status;
+	int checkpoint, trial, status;
 
+	checkpoint = fr_inherited(&trial);
+	remember_start(argv);
 	if (fill_standard_descriptors())
 		return EXIT_SYSTEM;
 	if (options_parse(&o, argc, argv, !geteuid(), error)) {
@@ -228,8 +269,12 @@ int main(int argc, char **argv)
 		printf("fuse-extent " PACKAGE_VERSION "\n");
 		status = fflush(stdout) ? EXIT_SYSTEM : EXIT_OK;
 	} else {
-		status = run(&o);
+		o.host.checkpoint = checkpoint;
+		o.host.exec = exec_program;
+		status = run(&o, trial);
 	}
 	options_free(&o);
+	free(start.program);
+	free(start.directory);
 	return status;
 }

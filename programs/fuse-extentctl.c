@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fuse-extentctl status MOUNTPOINT [--json]: asks a running fuse-extent how it is. */
+/* fuse-extentctl COMMAND MOUNTPOINT: asks a running fuse-extent how it is, or to be replaced. */
 #include <errno.h>
 #include <getopt.h>
 #include <json-c/json.h>
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "host/host.h"
@@ -17,8 +19,10 @@
 
 #define FSTYPE		"fuse.fuse-extent"
 #define ANSWER_MAX	(1 << 20)
+#define UPGRADE_S	60
+#define LOOK_MS		20
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_WAIT = -1 };
 
 __attribute__((format(printf, 1, 2))) static int fail(const char *fmt, ...)
 {
@@ -56,9 +60,9 @@ static int find_mount(const char *given, struct mount_entry *entry)
 	return EXIT_OK;
 }
 
-static int ask(const char *mountpoint, const struct mount_entry *entry, char *answer)
+static int ask(const char *mountpoint, const struct mount_entry *entry, const char *command, char *answer)
 {
-	int err = control_ask(entry, FE_CONTROL_STATUS, answer, ANSWER_MAX);
+	int err = control_ask(entry, command, answer, ANSWER_MAX);
 
 	if (err == -ECONNREFUSED)
 		return fail("%s: no server listens; it has ended, or runs in another network namespace",
@@ -72,27 +76,122 @@ static int ask(const char *mountpoint, const struct mount_entry *entry, char *an
 	return EXIT_OK;
 }
 
-static int print_answer(const char *mountpoint, const char *answer, bool json)
+/* The answer as an object, to be put; NULL after a line that says what is wrong. */
+static struct json_object *understand(const char *mountpoint, const char *answer)
 {
-	struct json_object *status = json_tokener_parse(answer);
+	struct json_object *object = json_tokener_parse(answer);
 	struct json_object *error;
-	int result = EXIT_OK;
 
-	if (!json_object_is_type(status, json_type_object))
-		result = fail("%s: the server's answer can not be read", mountpoint);
-	else if (json_object_object_get_ex(status, "error", &error))
-		result = fail("%s: the server refuses: %s", mountpoint, json_object_get_string(error));
-	else if (json)
+	if (!json_object_is_type(object, json_type_object))
+		fail("%s: the server's answer can not be read", mountpoint);
+	else if (json_object_object_get_ex(object, "error", &error))
+		fail("%s: the server refuses: %s", mountpoint, json_object_get_string(error));
+	else
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+static int show_status(const char *mountpoint, const struct mount_entry *entry, char *answer, bool json)
+{
+	struct json_object *status;
+
+	if (ask(mountpoint, entry, FE_CONTROL_STATUS, answer))
+		return EXIT_FAILED;
+	status = understand(mountpoint, answer);
+	if (!status)
+		return EXIT_FAILED;
+	if (json)
 		fputs(answer, stdout);
 	else
 		status_print(stdout, status);
 	json_object_put(status);
-	if (fflush(stdout))
-		return fail("writing: %s", strerror(errno));
-	return result;
+	return EXIT_OK;
 }
 
-static int show_status(const char *mountpoint, bool json)
+/* ---- upgrade ---- */
+
+static const char *member(struct json_object *object, const char *name)
+{
+	struct json_object *value;
+
+	return json_object_object_get_ex(object, name, &value) ? json_object_get_string(value) : "";
+}
+
+/* The outcome, or EXIT_WAIT. */
+static int look_at_upgrade(const char *mountpoint, struct json_object *status)
+{
+	struct json_object *upgrade;
+	const char *state;
+
+	if (!json_object_object_get_ex(status, "upgrade", &upgrade))
+		return fail("%s: the server knows of no upgrade", mountpoint);
+	state = member(upgrade, "state");
+	if (!strcmp(state, "failed"))
+		return fail("%s: the new program does not take over: %s; the old one serves on", mountpoint,
+			    member(upgrade, "why"));
+	if (strcmp(state, "done"))
+		return EXIT_WAIT;
+	printf("%s: taken over by process %s, keeper %s, after %s ms\n", mountpoint, member(status, "worker_pid"),
+	       member(status, "keeper_pid"), member(status, "last_pause_ms"));
+	return EXIT_OK;
+}
+
+static int await_upgrade(const char *mountpoint, const struct mount_entry *entry, char *answer)
+{
+	time_t end = time(NULL) + UPGRADE_S;
+
+	while (time(NULL) < end) {
+		struct json_object *status;
+		int result;
+
+		/* While no worker lives, nobody answers. */
+		result = control_ask(entry, FE_CONTROL_STATUS, answer, ANSWER_MAX);
+		if (result == -ECONNREFUSED)
+			return fail("%s: the server has ended", mountpoint);
+		if (result || !*answer) {
+			usleep(LOOK_MS * 1000);
+			continue;
+		}
+		status = understand(mountpoint, answer);
+		if (!status)
+			return EXIT_FAILED;
+		result = look_at_upgrade(mountpoint, status);
+		json_object_put(status);
+		if (result != EXIT_WAIT)
+			return result;
+		usleep(LOOK_MS * 1000);
+	}
+	return fail("%s: the upgrade is still under way; fuse-extentctl status tells what comes of it", mountpoint);
+}
+
+static int upgrade(const char *mountpoint, const struct mount_entry *entry, char *answer, const char *binary)
+{
+	_cleanup_free_ char *program = binary ? realpath(binary, NULL) : NULL;
+	_cleanup_free_ char *command = NULL;
+	struct json_object *object;
+
+	if (binary && !program)
+		return fail("%s: %s", binary, strerror(errno));
+	if (asprintf(&command, FE_CONTROL_UPGRADE "%s%s\n", program ? " " : "", program ? program : "") < 0)
+		return fail("out of memory");
+	if (ask(mountpoint, entry, command, answer))
+		return EXIT_FAILED;
+	object = understand(mountpoint, answer);
+	if (!object)
+		return EXIT_FAILED;
+	json_object_put(object);
+	return await_upgrade(mountpoint, entry, answer);
+}
+
+/* ---- the command line ---- */
+
+struct command {
+	const char *name, *mountpoint, *binary;
+	bool json;
+};
+
+static int run(const struct command *c)
 {
 	_cleanup_free_ char *answer = malloc(ANSWER_MAX);
 	struct mount_entry entry = { 0 };
@@ -100,18 +199,23 @@ static int show_status(const char *mountpoint, bool json)
 
 	if (!answer)
 		return fail("out of memory");
-	result = find_mount(mountpoint, &entry);
-	if (!result)
-		result = ask(mountpoint, &entry, answer);
-	if (!result)
-		result = print_answer(mountpoint, answer, json);
+	result = find_mount(c->mountpoint, &entry);
+	if (!result && !strcmp(c->name, "upgrade"))
+		result = upgrade(c->mountpoint, &entry, answer, c->binary);
+	else if (!result)
+		result = show_status(c->mountpoint, &entry, answer, c->json);
+	if (fflush(stdout))
+		return fail("writing: %s", strerror(errno));
 	return result;
 }
 
 static void print_usage(FILE *f)
 {
-	fputs("usage: fuse-extentctl status MOUNTPOINT [--json]\n\n"
+	fputs("usage: fuse-extentctl status MOUNTPOINT [--json]\n"
+	      "       fuse-extentctl upgrade MOUNTPOINT [--binary PATH]\n\n"
 	      "  status       what the server of MOUNTPOINT does; --json for scripts\n"
+	      "  upgrade      the server's program is replaced while it serves, by the file that it was\n"
+	      "               started from, or by PATH; where that can not take over, all stays as it is\n"
 	      "  -h, --help, -V, --version\n", f);
 }
 
@@ -119,17 +223,22 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
+		{ "binary", required_argument, NULL, 'b' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
-	bool json = false;
+	struct command command = { 0 };
+	bool known;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hV", options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "jb:hV", options, NULL)) >= 0) {
 		switch (c) {
 		case 'j':
-			json = true;
+			command.json = true;
+			break;
+		case 'b':
+			command.binary = optarg;
 			break;
 		case 'h':
 			print_usage(stdout);
@@ -142,9 +251,13 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	if (argc - optind != 2 || strcmp(argv[optind], "status")) {
+	known = argc - optind == 2 && ((!strcmp(argv[optind], "status") && !command.binary) ||
+				       (!strcmp(argv[optind], "upgrade") && !command.json));
+	if (!known) {
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
-	return show_status(argv[optind + 1], json);
+	command.name = argv[optind];
+	command.mountpoint = argv[optind + 1];
+	return run(&command);
 }

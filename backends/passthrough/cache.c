@@ -22,12 +22,16 @@ void cache_init(struct passthrough *pt)
 
 	c->pt = pt;
 	c->entries = pt->shared->cached;
-	for (int i = 0; i < CACHE_SETS; i++) {
+	for (int i = 0; i < CACHE_SETS; i++)
 		pthread_mutex_init(&c->locks[i], NULL);
-		for (int w = 0; w < CACHE_WAYS; w++)
-			c->entries[i][w].fd = -1;
-	}
 	c->ways = CACHE_WAYS;
+}
+
+void cache_clear(struct pt_shared *shared)
+{
+	for (int i = 0; i < CACHE_SETS; i++)
+		for (int w = 0; w < CACHE_WAYS; w++)
+			shared->cached[i][w].fd = -1;
 }
 
 void cache_resume(struct fd_cache *c)

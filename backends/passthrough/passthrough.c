@@ -204,9 +204,29 @@ static int open_source(struct passthrough *pt, const char *argument, const struc
 	}
 	pt->handles = !o->nohandles && handles_work(real);
 	pt->cross = o->submounts;
-	pt->shared->mounts[0] = (struct pt_mount){ mount_id(real), fe_steal_fd(&real) };
+	pt->shared->mounts[0].id = mount_id(real);
+	put_fd(pt, &pt->shared->mounts[0].fd, fe_steal_fd(&real));
 	atomic_store(&pt->shared->nmounts, 1);
+	put_fd(pt, &pt->shared->root_fd, pt->root_fd);
+	pt->shared->confined = pt->confined;
+	pt->shared->handles = pt->handles;
 	return 0;
+}
+
+/* Whatever lies at the path now: the directory that is being served. */
+static void adopt_source(struct passthrough *pt, const struct options *o)
+{
+	pt->root_fd = pt->shared->root_fd;
+	pt->confined = pt->shared->confined;
+	pt->handles = pt->shared->handles;
+	pt->cross = o->submounts;
+}
+
+static int open_root(struct passthrough *pt, struct fe_entry *root)
+{
+	int fd = openat(pt->root_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : entry_of_fd(pt, fd, true, root);
 }
 
 static void pt_close(void *b)
@@ -232,7 +252,7 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 	if (pt->source_locks)
 		root->features |= FE_FEAT_LOCKS | FE_FEAT_FLOCK;
 	else
-		root->features |= FE_FEAT_RECOVER;
+		root->features |= FE_FEAT_RECOVER | FE_FEAT_ADOPT;
 	/* overlayfs takes one level of stacking itself */
 	root->max_stack_depth = fs.f_type == OVERLAYFS_SUPER_MAGIC || fs.f_type == 0x65735546 /* FUSE */ ? 2 : 1;
 	pt->noflush = is_local(&fs) && !pt->source_locks && !pt->writeback;
@@ -250,7 +270,7 @@ static void shared_init(struct passthrough *pt)
 {
 	for (int i = 0; i < MAX_MOUNTS; i++)
 		pt->shared->mounts[i].fd = -1;
-	cache_init(pt);
+	cache_clear(pt->shared);
 }
 
 static void pt_resume(void *b)
@@ -265,7 +285,7 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 {
 	struct passthrough *pt = calloc(1, sizeof(*pt));
 	struct options o = { 0 };
-	int fd, err;
+	int err;
 
 	if (!pt)
 		return -ENOMEM;
@@ -281,18 +301,20 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 	if (!err)
 		err = pt->services->shared(pt->host, "passthrough", sizeof(*pt->shared), (void **)&pt->shared);
 	if (!err)
+		cache_init(pt);
+	if (!err && args->adopted)
+		adopt_source(pt, &o);
+	if (!err && !args->adopted) {
 		shared_init(pt);
-	if (!err)
 		err = open_source(pt, args->argument, &o);
+	}
 	if (!err) {
 		settle_descriptors(pt, o.nohandles);
 		settle_features(pt, root);
 		err = locks_init(pt);
 	}
-	if (!err) {
-		fd = openat(pt->root_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		err = fd < 0 ? -errno : entry_of_fd(pt, fd, true, &root->root);
-	}
+	if (!err && !args->adopted)
+		err = open_root(pt, &root->root);
 	if (err) {
 		pt_close(pt);
 		return err;

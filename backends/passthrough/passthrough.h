@@ -76,6 +76,8 @@ struct fd_cache {
 struct pt_shared {
 	struct pt_mount mounts[MAX_MOUNTS];
 	_Atomic unsigned nmounts;
+	int root_fd;
+	bool confined, handles;		/* as below */
 	struct cached_fd cached[CACHE_SETS][CACHE_WAYS];
 };
 
@@ -158,6 +160,7 @@ static inline void close_fd(struct passthrough *pt, int *where)
 
 /* cache.c */
 void cache_init(struct passthrough *pt);
+void cache_clear(struct pt_shared *shared);
 /* In a successor: nobody uses any entry. */
 void cache_resume(struct fd_cache *c);
 void cache_fini(struct fd_cache *c);

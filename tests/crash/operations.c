@@ -22,6 +22,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "host/host.h"
 #include "programs/control.h"
 
 #define MOST_STEPS 4000
@@ -426,6 +427,27 @@ static bool do_unlinked(void)
 	return true;
 }
 
+/* Where a process dies that has a part in it, the old program may go on. */
+static bool do_upgrade(void)
+{
+	static const char key[] = "\"upgrade\":{\"state\":\"", going[] = "under way";
+	char answer[16384] = "";
+	const char *state = going;
+
+	for (int tries = 0; tries < 100 && !*answer; tries++)
+		if (control_ask(&mounted, FE_CONTROL_UPGRADE "\n", answer, sizeof(answer)))
+			usleep(5000);
+	for (int tries = 0; tries < 4000 && state && !strncmp(state, going, strlen(going)); tries++) {
+		usleep(2000);
+		if (control_ask(&mounted, FE_CONTROL_STATUS, answer, sizeof(answer)) || !*answer)
+			continue;
+		state = strstr(answer, key);
+		state = state ? state + strlen(key) : NULL;
+	}
+	MUST(state && (!strncmp(state, "done", 4) || !strncmp(state, "failed", 6)));
+	return do_unlinked();
+}
+
 static bool do_close(void)
 {
 	int f = fd;
@@ -547,14 +569,16 @@ static const struct operation {
 	{ "list", many, do_list, nothing },
 	{ "tmpfile", nothing, do_tmpfile, see_a },
 	{ "unlinked", unlinked_a, do_unlinked, see_gone },
+	{ "upgrade", unlinked_a, do_upgrade, see_gone },
 };
 
-/* "kill N": the N-th step from now on is deadly. Returns the count of steps. */
-static uint64_t kill_in(unsigned n)
+/* "kill N": the N-th step from now on is deadly, in an upgrade for whichever process takes it. Returns the
+ * count of steps. */
+static uint64_t kill_in(const struct operation *op, unsigned n)
 {
 	char command[32], answer[64] = "";
 
-	snprintf(command, sizeof(command), "kill %u\n", n);
+	snprintf(command, sizeof(command), "kill%s %u\n", op->act == do_upgrade ? "-any" : "", n);
 	for (int tries = 0; tries < 2000 && (control_ask(&mounted, command, answer, sizeof(answer)) || !*answer); tries++)
 		usleep(5000);
 	if (*answer < '0' || *answer > '9') {
@@ -578,7 +602,7 @@ static int one_death(const struct operation *op, unsigned step)
 		printf("FAIL operations/%s: preparing step %u: %s\n", op->name, step, *why ? why : strerror(errno));
 		return -1;
 	}
-	at = kill_in(step) + step;
+	at = kill_in(op, step) + step;
 	good = op->act();
 	/* What follows without an answer, as RELEASE does. */
 	usleep(2000);
@@ -594,7 +618,7 @@ static int one_death(const struct operation *op, unsigned step)
 		printf("FAIL operations/%s: with a death at step %u: %s\n", op->name, step, why);
 		return -1;
 	}
-	return kill_in(0) >= at;
+	return kill_in(op, 0) >= at;
 }
 
 int main(int argc, char **argv)
