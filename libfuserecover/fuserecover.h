@@ -154,7 +154,7 @@ int fr_upgrade_result(const struct fr *fr, char *text, size_t size);
 
 /*
  * The descriptor, for fr_adopt(), of the checkpoint that was handed to this process by fr_upgrade() in
- * another one; -ENOENT: none was, and the service begins anew. To be called first of all, once: all
+ * another one; -ENOENT: none was, and the service begins anew; -EBADF: one that is not open. To be called first of all, once: all
  * descriptors above 2 that are open are kept ones, and become close-on-exec. *trial: fr_run() will end the
  * process with status 0; why it does not come as far as that belongs on stderr. Since 0.2.
  */

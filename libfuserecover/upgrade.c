@@ -55,7 +55,7 @@ PUBLIC int fr_inherited(int *trial)
 		return -ENOENT;
 	fd = strtol(text, &end, 10);
 	if (end == text || (*end && strcmp(end, ":trial")) || fd <= STDERR_FILENO || fcntl((int)fd, F_GETFD) < 0)
-		return -ENOENT;
+		return -EBADF;
 	inherited_fd = (int)fd;
 	*trial = inherited_for_trial = *end;
 	unsetenv(VARIABLE);

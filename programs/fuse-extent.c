@@ -259,6 +259,11 @@ int main(int argc, char **argv)
 	remember_start(argv);
 	if (fill_standard_descriptors())
 		return EXIT_SYSTEM;
+	if (checkpoint < 0 && checkpoint != -ENOENT) {
+		fprintf(stderr, "fuse-extent: the checkpoint in the environment (FUSERECOVER_CHECKPOINT): %s\n",
+			strerror(-checkpoint));
+		return EXIT_SYSTEM;
+	}
 	if (options_parse(&o, argc, argv, !geteuid(), error)) {
 		fprintf(stderr, "fuse-extent: %s\n", error);
 		status = EXIT_USAGE;
