@@ -216,6 +216,8 @@ size_t fr_slot_unfinished(const struct fr_slot *slot);
  * and room for the reply (struct fuse_out_header first; a READ's data starts on a page). */
 void *fr_slot_request(struct fr_slot *slot);
 void *fr_slot_reply_buffer(struct fr_slot *slot);
+/* How many bytes these two have room for. Since 0.2. */
+void fr_slot_sizes(const struct fr_slot *slot, size_t *request, size_t *reply);
 /* The descriptor that the request was read from. */
 int fr_slot_fd(const struct fr_slot *slot);
 

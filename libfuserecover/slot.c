@@ -224,6 +224,12 @@ PUBLIC void *fr_slot_reply_buffer(struct fr_slot *slot)
 	return slot->reply;
 }
 
+PUBLIC void fr_slot_sizes(const struct fr_slot *slot, size_t *request, size_t *reply)
+{
+	*request = slot->fr->layout.request_size;
+	*reply = slot->fr->layout.reply_size;
+}
+
 PUBLIC int fr_slot_fd(const struct fr_slot *slot)
 {
 	return slot->cp->fd;

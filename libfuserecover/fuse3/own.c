@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads that are not fr_fuse3_loop()'s: those of fuse_session_loop() and fuse_session_loop_mt(), and
+ * any that call fuse_session_receive_buf(). A thread that reads for the first time gets a seat, and loses
+ * it when it ends. When it reads again, it is done with the request before.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libfuserecover/fuse3/internal.h"
+
+#define INTERRUPT	SIGURG		/* ignored, where nobody has a handler */
+#define AGAIN_MS	5
+#define UNMOUNT_MS	1000
+
+static struct rig *const rig = &fr_fuse3_rig;
+__thread int fr_fuse3_cancel_state = PTHREAD_CANCEL_DISABLE;
+
+/* ---- the end of the service ---- */
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+/* Readers wait in read(2), which only a signal ends. One that comes just before it is lost: so again. */
+static void *interrupt(void *arg)
+{
+	const struct timespec t = { .tv_nsec = AGAIN_MS * 1000000L };
+	struct pollfd p = { .fd = fr_stop_fd(rig->fr), .events = POLLIN };
+
+	while (poll(&p, 1, -1) <= 0)
+		;
+	/* After a failure the next read says so. */
+	if (!atomic_load(&rig->failed))
+		fuse_session_exit(rig->se);
+	for (;;) {
+		pthread_mutex_lock(&rig->lock);
+		rig->stopping = true;
+		pthread_cond_broadcast(&rig->vacant);
+		for (unsigned i = 0; i < FR_SLOTS_MAX; i++) {
+			pthread_cond_signal(&rig->seats[i].came);
+			if (rig->seats[i].taken && atomic_load(&rig->seats[i].reading))
+				pthread_kill(rig->seats[i].thread, INTERRUPT);
+		}
+		pthread_mutex_unlock(&rig->lock);
+		nanosleep(&t, NULL);
+	}
+	return arg;
+}
+
+static bool busy(void)
+{
+	for (unsigned i = 0; i < FR_SLOTS_MAX; i++)
+		if (atomic_load(&rig->seats[i].busy))
+			return true;
+	return false;
+}
+
+/* The first thread that reads again does it, when the others have answered or take too long. */
+static void unmount(void)
+{
+	const struct timespec t = { .tv_nsec = AGAIN_MS * 1000000L };
+	bool mine;
+
+	pthread_mutex_lock(&rig->lock);
+	mine = !rig->unmounted;
+	rig->unmounted = true;
+	pthread_mutex_unlock(&rig->lock);
+	for (int i = 0; mine && busy() && i < UNMOUNT_MS / AGAIN_MS; i++)
+		nanosleep(&t, NULL);
+	if (mine)
+		fr_fuse3_unmount();
+}
+
+/* ---- the first read in a process ---- */
+
+/* A predecessor's clone. Its number may belong to something else since its thread ended. */
+static void close_clone(uint32_t slot)
+{
+	int fd = rig->saved->own[slot];
+
+	rig->saved->own[slot] = 0;
+	if (fd <= 0 || fd == rig->saved->fds[0] || !fr_fuse3_is_connection(fd))
+		return;
+	fr_fd_drop(rig->fr, NULL, fd);
+	close(fd);
+}
+
+static int start_interrupter(void)
+{
+	struct sigaction act = { .sa_handler = nothing }, now;
+	sigset_t all, before;
+	pthread_t thread;
+	int err;
+
+	sigaction(INTERRUPT, NULL, &now);
+	if (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN)
+		sigaction(INTERRUPT, &act, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&thread, NULL, interrupt, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!err)
+		pthread_detach(thread);
+	return -err;
+}
+
+static void start(void)
+{
+	uint32_t left = 0;
+	int err;
+
+	fr_fuse3_new_process();
+	for (uint32_t i = fr_unfinished(rig->fr, 0); i != FR_NO_SLOT; i = fr_unfinished(rig->fr, i + 1)) {
+		rig->seats[i].left = true;
+		left++;
+	}
+	atomic_store(&rig->left, left);
+	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++)
+		if (!rig->seats[i].left)
+			close_clone(i);
+	err = fr_fuse3_replay_init();
+	if (!err)
+		err = start_interrupter();
+	if (err)
+		fr_fuse3_fail(err);
+}
+
+static void start_once(void)
+{
+	pid_t me = getpid();
+
+	if (atomic_load(&rig->process) == me)
+		return;
+	pthread_mutex_lock(&rig->start_lock);
+	if (atomic_load(&rig->process) != me) {
+		start();
+		atomic_store(&rig->process, me);
+	}
+	pthread_mutex_unlock(&rig->start_lock);
+}
+
+/* ---- seats ---- */
+
+static void give_up_seat(struct seat *seat)
+{
+	pthread_mutex_lock(&rig->lock);
+	seat->taken = false;
+	pthread_cond_signal(&rig->vacant);
+	pthread_mutex_unlock(&rig->lock);
+}
+
+static void leave(void *arg)
+{
+	struct seat *seat = arg;
+
+	fr_fuse3_seat = NULL;
+	/* libfuse has closed it. */
+	rig->saved->own[seat->index] = 0;
+	fr_slot_leave(seat->slot);
+	give_up_seat(seat);
+}
+
+/* One with a request that was left, else any that is free. */
+static struct seat *look_for_seat(void)
+{
+	struct seat *free_one = NULL;
+
+	for (uint32_t i = 0; i < rig->slots; i++) {
+		struct seat *seat = &rig->seats[i];
+
+		if (seat->left)
+			return seat;
+		if (!seat->taken && !free_one)
+			free_one = seat;
+	}
+	return free_one;
+}
+
+static struct seat *take_seat(void)
+{
+	struct seat *seat = NULL;
+
+	pthread_mutex_lock(&rig->lock);
+	/* More threads than slots: they wait until one ends. */
+	while (!rig->stopping && !(seat = look_for_seat()))
+		fr_fuse3_wait(&rig->vacant);
+	if (seat) {
+		if (seat->left)
+			atomic_fetch_sub(&rig->left, 1);
+		seat->left = false;
+		seat->taken = true;
+		seat->thread = pthread_self();
+	}
+	pthread_mutex_unlock(&rig->lock);
+	return seat;
+}
+
+static int sit_down(void)
+{
+	struct seat *seat = take_seat();
+	int err;
+
+	if (!seat)
+		return -EINTR;
+	err = fr_slot_take(rig->fr, seat->index, &seat->slot);
+	if (!err) {
+		fr_slot_sizes(seat->slot, &seat->request_size, &seat->reply_size);
+		err = -pthread_setspecific(rig->key, seat);
+		fr_fuse3_seat = seat;
+		if (err)
+			leave(seat);
+		return err;
+	}
+	give_up_seat(seat);
+	if (err == -EINVAL && seat->index) {
+		pthread_mutex_lock(&rig->lock);
+		rig->slots = seat->index;
+		pthread_mutex_unlock(&rig->lock);
+		return -EINTR;
+	}
+	fuse_log(FUSE_LOG_ERR, "fuserecover: slot %u: %s\n", seat->index, strerror(-err));
+	return err;
+}
+
+/* The thread that is done with its own takes what is left: there may never be as many threads again. */
+static int have_seat(int fd)
+{
+	struct seat *seat = fr_fuse3_seat;
+
+	if (seat && atomic_load(&rig->left)) {
+		pthread_setspecific(rig->key, NULL);
+		if (rig->saved->own[seat->index] != fd)
+			close_clone(seat->index);
+		leave(seat);
+	}
+	return fr_fuse3_seat ? 0 : sit_down();
+}
+
+/* ---- reading ---- */
+
+/* libfuse opens clones in the worker, and closes them: they have to outlive it with their requests. */
+static int know_clone(struct seat *seat, int fd)
+{
+	int err;
+
+	if (fd == rig->saved->fds[0] || fd == rig->saved->own[seat->index])
+		return 0;
+	close_clone(seat->index);
+	err = fr_fd_keep(rig->fr, NULL, fd);
+	if (!err)
+		rig->saved->own[seat->index] = fd;
+	return err;
+}
+
+static ssize_t read_request(struct seat *seat, int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	ssize_t n = know_clone(seat, fd);
+
+	if (n)
+		return n;
+	atomic_store(&seat->reading, true);
+	pthread_setcancelstate(fr_fuse3_cancel_state, NULL);
+	n = fuse_session_exited(rig->se) ? -EINTR : fr_slot_read(seat->slot, fd);
+	if (n == -EAGAIN && poll(&p, 1, -1) >= 0)
+		n = -EINTR;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	atomic_store(&seat->reading, false);
+	return n;
+}
+
+static ssize_t next_request(int fd)
+{
+	int err = have_seat(fd);
+	struct seat *seat = fr_fuse3_seat;
+	ssize_t n;
+
+	if (err)
+		return err;
+	n = (ssize_t)fr_slot_unfinished(seat->slot);
+	if (!n)
+		n = read_request(seat, fd);
+	/* Where it was the reply to INIT that was left, there is nothing to do any more. */
+	if (n > 0 && !fr_fuse3_begin(seat))
+		return -EINTR;
+	return n;
+}
+
+static ssize_t next(int fd, size_t size)
+{
+	ssize_t n;
+
+	start_once();
+	if (fr_fuse3_seat && fr_fuse3_seat->busy)
+		fr_fuse3_finish(fr_fuse3_seat);
+	n = atomic_load(&rig->failed);
+	if (!n)
+		n = next_request(fd);
+	if (n < 0 && (atomic_load(&rig->failed) || fuse_session_exited(rig->se)))
+		unmount();
+	return n > (ssize_t)size ? -EIO : n;
+}
+
+/* libfuse cancels its threads in here: that must come where one waits only. */
+ssize_t fr_fuse3_own_read(int fd, void *buf, size_t size)
+{
+	int before;
+	ssize_t n;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+	fr_fuse3_cancel_state = before;
+	n = next(fd, size);
+	if (n > 0)
+		memcpy(buf, fr_slot_request(fr_fuse3_seat->slot), (size_t)n);
+	pthread_setcancelstate(before, NULL);
+	if (n >= 0)
+		return n;
+	errno = (int)-n;
+	return -1;
+}
+
+int fr_fuse3_own_prepare(void)
+{
+	return -pthread_key_create(&rig->key, leave);
+}
