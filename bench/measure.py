@@ -20,15 +20,56 @@ class Skip(Exception):
     """The file system lacks what the row needs."""
 
 
-def build_workload(here, scratch):
-    program = os.path.join(scratch, "workload")
-    sources = [os.path.join(here, name) for name in
-               ("workload.c", "workload_metadata.c", "workload_data.c")]
-    built = subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-o",
-                            program, *sources], check=False, capture_output=True, text=True)
+def build(top, scratch, name, sources):
+    """Compiles a program out of sources below the folder `top`."""
+    program = os.path.join(scratch, name)
+    built = subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-I", top,
+                            "-o", program, *(os.path.join(top, source) for source in sources)],
+                           check=False, capture_output=True, text=True)
     if built.returncode:
-        raise BenchError(f"workload does not compile: {built.stderr}")
+        raise BenchError(f"{name} does not compile: {built.stderr}")
     return program
+
+
+def build_workload(top, scratch):
+    return build(top, scratch, "workload", ("bench/workload.c", "bench/workload_metadata.c",
+                                            "bench/workload_data.c"))
+
+
+def ask_status(control, mountpoint):
+    out = subprocess.run([control, "status", mountpoint, "--json"], check=True,
+                         capture_output=True, text=True, timeout=10).stdout
+    return json.loads(out)
+
+
+def bounded(command, system, seconds, talk=lambda process: None, **how):
+    """Runs a command while talk() speaks with it; one that gets no answer ends its server."""
+    expired = threading.Event()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, **how) as process:
+        def expire():
+            # A process that waits for a FUSE answer can not die before its server does.
+            expired.set()
+            process.kill()
+            system.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.start()
+        try:
+            talk(process)
+            out, err = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
+    if expired.is_set():
+        raise BenchError(f"no end after {seconds} s: {' '.join(command[:4])}")
+    if process.returncode == SKIPPED:
+        raise Skip(err.strip())
+    if process.returncode:
+        raise BenchError(f"exit {process.returncode}: {err.strip()[-300:]}")
+    return out
 
 
 class Runner:
@@ -61,34 +102,8 @@ class Runner:
                 continue
 
     def _bounded(self, command, system, talk):
-        """Runs a command while talk() speaks with it; one that gets no answer ends its server."""
-        expired = threading.Event()
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, env=self.environment,
-                              preexec_fn=pin_to_one_cpu if self.pin else None) as process:
-            def expire():
-                # A process that waits for a FUSE answer can not die before its server does.
-                expired.set()
-                process.kill()
-                system.kill()
-
-            timer = threading.Timer(RUN_SECONDS, expire)
-            timer.start()
-            try:
-                talk(process)
-                out, err = process.communicate()
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                timer.cancel()
-        if expired.is_set():
-            raise BenchError(f"no end after {RUN_SECONDS} s: {' '.join(command[:4])}")
-        if process.returncode == SKIPPED:
-            raise Skip(err.strip())
-        if process.returncode:
-            raise BenchError(f"exit {process.returncode}: {err.strip()[-300:]}")
-        return out
+        return bounded(command, system, RUN_SECONDS, talk, env=self.environment,
+                       preexec_fn=pin_to_one_cpu if self.pin else None)
 
     def _workload(self, system, arguments, counter):
         command = [self.workload, arguments[0]]
@@ -112,8 +127,8 @@ class Runner:
 
     def _run_workload(self, job, system, directory, backing, counter):
         count = job.quick if self.quick else job.count
-        if counter:
-            count = min(count, COUNTED_OPERATIONS)
+        if counter and counter.most:
+            count = min(count, counter.most)
         arguments = [job.operation, "-d", directory, "-b", backing, "-n", str(count),
                      "-s", str(job.block), "-c", str(job.clients)]
         if job.direct:
@@ -206,6 +221,8 @@ def measure(runner, jobs, systems, rounds, progress):
 class UpcallCounter:
     """Requests that the server saw, by `fuse-extentctl status MNT --json`."""
 
+    most = COUNTED_OPERATIONS
+
     def __init__(self, program, mountpoint):
         self.program = program
         self.mountpoint = mountpoint
@@ -215,9 +232,7 @@ class UpcallCounter:
     def _read(self):
         # FORGET, RELEASE and what a closing file leaves behind come after the answer.
         time.sleep(0.05)
-        out = subprocess.run([self.program, "status", self.mountpoint, "--json"], check=True,
-                             capture_output=True, text=True, timeout=10).stdout
-        return dict(json.loads(out)["requests"])
+        return dict(ask_status(self.program, self.mountpoint)["requests"])
 
     def begin(self):
         self.before = self._read()

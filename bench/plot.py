@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The ratios as horizontal bars, drawn by gnuplot as SVG and PNG."""
+import math
 import re
 import shutil
 import subprocess
@@ -145,11 +146,54 @@ def draw(summary, systems, title, stem):
     if not shutil.which("gnuplot") or not anything:
         return []
     script, height = _script(summary, names, title)
+    return _run(script, WIDTH, height, stem)
+
+
+def _run(script, width, height, stem):
     written = []
     for terminal, suffix in (("svg", "svg"), ("pngcairo", "png")):
         target = f"{stem}.{suffix}"
-        head = [f"set terminal {terminal} size {WIDTH},{height} font 'DejaVu Sans,10' "
+        head = [f"set terminal {terminal} size {width},{height} font 'DejaVu Sans,10' "
                 "background rgb 'white'", f"set output '{target}'"]
         subprocess.run(["gnuplot"], input="\n".join(head + script) + "\n", text=True, check=True)
         written.append(target)
     return written
+
+
+# ---- pauses ----
+
+PER_DECADE = 20
+SIZE_COLOURS = ("#0060ad", "#e08214", "#3a9a3a", "#8c8c8c")
+
+
+def _histogram(milliseconds):
+    """Lines of `where share` for gnuplot's steps, from an empty bin to an empty bin."""
+    bins = {}
+    for value in milliseconds:
+        at = math.floor(math.log10(value) * PER_DECADE)
+        bins[at] = bins.get(at, 0) + 100 / len(milliseconds)
+    return [f"{10 ** (at / PER_DECADE):.5g} {bins.get(at, 0):.4g}"
+            for at in range(min(bins) - 1, max(bins) + 2)]
+
+
+def draw_pauses(sizes, title, stem):
+    """A histogram for each number of inodes: writes stem.svg and stem.png, if there is gnuplot."""
+    if not shutil.which("gnuplot"):
+        return []
+    script = [f"set title {_quoted('from SIGKILL of the server to the first answer: ' + title)} noenhanced",
+              "set logscale x; set xlabel 'ms'; set ylabel '% of the kills'; set grid",
+              "set xtics ('.1' .1, '.2' .2, '.5' .5, '1' 1, '2' 2, '5' 5, '10' 10, '20' 20, "
+              "'50' 50, '100' 100)",
+              "set yrange [0:*]; set key top right"]
+    plots = []
+    for number, (sample, colour) in enumerate(zip(sizes, SIZE_COLOURS)):
+        fork = sample["fork_same_size_ns"] / 1e6
+        script += [f"$size{number} << EOD",
+                   *_histogram([kill["pause_ns"] / 1e6 for kill in sample["kills"]]), "EOD",
+                   f"set arrow from {fork:.4g}, graph 0 rto 0, graph 1 nohead dt 2 lc rgb '{colour}'"]
+        plots += [f"$size{number} using 1:2 with fillsteps fs transparent solid 0.15 "
+                  f"lc rgb '{colour}' notitle",
+                  f"$size{number} using 1:2 with steps lw 2 lc rgb '{colour}' title "
+                  f"'{sample['inodes']} inodes (dashed: fork and exit of that size)'"]
+    script.append("plot " + ", ".join(plots))
+    return _run(script, 1000, 560, stem)

@@ -19,10 +19,10 @@ def values_of(row, samples, system):
     return [sample and sample[row.metric] for sample in samples[row.job].get(system, [])]
 
 
-def compare(row, samples, system):
-    """Ratios to native within each round: what the machine does over minutes cancels out."""
-    pairs = zip(values_of(row, samples, "native"), values_of(row, samples, system))
-    ratios = [native / value for native, value in pairs if native and value]
+def compare(row, samples, system, base="native"):
+    """Ratios within each round: what the machine does over minutes cancels out."""
+    pairs = zip(values_of(row, samples, base), values_of(row, samples, system))
+    ratios = [to / value for to, value in pairs if to and value]
     if not ratios:
         return None
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios),

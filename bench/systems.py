@@ -155,20 +155,28 @@ def build_passthrough_ll(scratch):
     return (program, None) if not built.returncode else (None, built.stderr.splitlines()[0])
 
 
+def served(program, name, options="", groups=None):
+    return System(name, [program, "passthrough:{src}", "{mnt}", "-f", "-o", "allow_other" + options],
+                  groups)
+
+
+def served_by_libfuse(program, name, options="", groups=None):
+    options = "source={src},allow_other,default_permissions,clone_fd" + options
+    return System(name, [program, "-f", "-o", options, "{mnt}"], groups)
+
+
 def all_systems(scratch, program):
     """The systems that this machine has, and a line for each that it lacks."""
     systems, missing = [System("native")], []
     if program:
-        served = [program, "passthrough:{src}", "{mnt}", "-f", "-o"]
-        systems.append(System("fuse-extent", [*served, "allow_other"]))
-        systems.append(System("nopassthrough", [*served, "allow_other,nopassthrough"], {"data"}))
+        systems.append(served(program, "fuse-extent"))
+        systems.append(served(program, "nopassthrough", ",nopassthrough", {"data"}))
     else:
         missing.append("fuse-extent: no programs/fuse-extent here; name one by --program")
     peer, reason = build_passthrough_ll(scratch)
     if peer:
-        options = "source={src},allow_other,default_permissions,clone_fd"
-        systems.append(System("passthrough_ll", [peer, "-f", "-o", options, "{mnt}"]))
-        systems.append(System("ll-xattr", [peer, "-f", "-o", options + ",xattr", "{mnt}"], {"xattrs"}))
+        systems.append(served_by_libfuse(peer, "passthrough_ll"))
+        systems.append(served_by_libfuse(peer, "ll-xattr", ",xattr", {"xattrs"}))
     else:
         missing.append(f"passthrough_ll: {reason}")
     if shutil.which("bindfs"):
