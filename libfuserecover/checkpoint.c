@@ -148,7 +148,7 @@ void fr_reset_locks(struct fr *fr)
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		struct fr_slot *s = &fr->slots[i];
 
-		s->taken = s->open = s->holds_tables = s->clean = s->populated = false;
+		s->taken = s->open = s->holds_tables = s->clean = s->populated = s->resident = false;
 		s->held = 0;
 		s->signal_stack = NULL;
 		atomic_store(&s->busy, 0);

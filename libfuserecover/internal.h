@@ -198,6 +198,7 @@ struct fr_slot {
 	_Atomic uint32_t pending;	/* bytes of an unfinished request */
 	bool taken;
 	bool populated;			/* by this process */
+	bool resident;			/* and it was seen to have all its memory */
 	bool open;			/* between fr_begin() and fr_commit() */
 	bool holds_tables;
 	bool clean;			/* nothing was read since it was emptied */
@@ -332,6 +333,7 @@ void fr_slots_init(struct fr *fr);
 struct slot_shape fr_slot_shape(const struct cp_layout *l);
 /* The slots that were in use, before they are needed. */
 void fr_slots_populate(struct fr *fr);
+void fr_slot_populate(struct fr_slot *slot);
 bool fr_wants_no_reply(uint32_t opcode);
 /* Of an unfinished request in a slot, 0 where there is none. */
 uint32_t fr_slot_request_length(const struct fr_slot *slot);

@@ -64,7 +64,7 @@ void fr_slots_init(struct fr *fr)
 	}
 }
 
-static void populate(struct fr_slot *slot)
+void fr_slot_populate(struct fr_slot *slot)
 {
 	struct fr *fr = slot->fr;
 	unsigned char *body = slot->undo;
@@ -73,7 +73,8 @@ static void populate(struct fr_slot *slot)
 		return;
 	slot->populated = true;
 	/* EINVAL: Linux before 5.14. The holder may touch his own pages, a standby must not. */
-	if (madvise(body, fr->shape.size, MADV_POPULATE_WRITE) && slot->taken)
+	slot->resident = !madvise(body, fr->shape.size, MADV_POPULATE_WRITE);
+	if (!slot->resident && slot->taken)
 		for (uint32_t at = 0; at < fr->shape.size; at += fr->layout.page)
 			((volatile unsigned char *)body)[at] = ((volatile unsigned char *)body)[at];
 #ifdef SYS_mlock2
@@ -88,7 +89,7 @@ void fr_slots_populate(struct fr *fr)
 {
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		if (fr->cp_slots[i].has_memory)
-			populate(&fr->slots[i]);
+			fr_slot_populate(&fr->slots[i]);
 }
 
 static int give_memory(struct fr_slot *slot)
@@ -180,7 +181,7 @@ PUBLIC int fr_slot_take(struct fr *fr, uint32_t index, struct fr_slot **out)
 	}
 	slot->taken = true;
 	slot->clean = false;
-	populate(slot);
+	fr_slot_populate(slot);
 	fr_blame_thread(slot);
 	fr_current = slot;
 	if (slot->pending)

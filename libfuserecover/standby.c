@@ -86,11 +86,13 @@ void fr_standby(struct fr *fr)
 	/* A fork has neither the pages nor the locks of who made it: of a slot that was taken before fr_run(),
 	 * or of a keeper that stood by before. */
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
-		fr->slots[i].populated = false;
-	fr_slots_populate(fr);
+		fr->slots[i].populated = fr->slots[i].resident = false;
 	do {
-		enum standby part = fr_upgrade_wait(fr);
+		enum standby part;
 
+		/* Also those that were taken since: a successor has no time for it. */
+		fr_slots_populate(fr);
+		part = fr_upgrade_wait(fr);
 		if (part == STANDBY_KEEPS)
 			break;
 		if (part == STANDBY_LOOKS)

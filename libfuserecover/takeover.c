@@ -25,7 +25,10 @@ static void mend_slot(struct fr *fr, uint32_t i)
 
 	if (cp->has_memory > 1 || cp->undo_used > UNDO_SIZE || cp->state > SLOT_PARKED)
 		atomic_store(&fr->cp->damaged, 1);
-	if (cp->has_memory)
+	/* To ask for memory that is there would take longer than all the rest. */
+	if (fr->slots[i].resident)
+		cp->has_memory = 1;
+	else if (cp->has_memory)
 		cp->has_memory = !fr_give_memory(fr, fr->bodies + (uint64_t)i * fr->shape.size, fr->shape.size);
 	if (cp->result > fr->layout.reply_size)
 		cp->result = 0;
@@ -90,6 +93,8 @@ static void settle_request(struct fr_slot *slot)
 	slot->pending = 0;
 	if (!length)
 		return;
+	/* The kernel copies from the reply: its pages have to be there, as in any slot. */
+	fr_slot_populate(slot);
 	if (!fr_wants_no_reply(in->opcode) && !fr_outstanding(cp->fd, in->unique))
 		settled(slot);
 	else if (cp->result)
@@ -112,8 +117,6 @@ int fr_takeover(struct fr *fr)
 	err = fr_tables_recover(fr);
 	if (err)
 		return err;
-	/* The kernel copies from the replies: their pages have to be there, as in any slot. */
-	fr_slots_populate(fr);
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		settle_request(&fr->slots[i]);
 	return 0;
