@@ -378,6 +378,8 @@ void fr_no_standby(struct fr *fr, pid_t pid);
 /* In the standby. Returns only where it has become the keeper. */
 void fr_standby(struct fr *fr);
 void fr_worker(struct fr *fr, uint64_t claim) __attribute__((noreturn));
+/* From now on it is worth while to start a standby for this worker. */
+void fr_worker_ready(struct fr *fr);
 /* In the worker: looks after the keeper, and closes what the predecessor left open. */
 int fr_watcher_start(struct fr *fr);
 

@@ -16,6 +16,7 @@
 
 #include "libfuserecover/internal.h"
 
+#define SERVE_FIRST_MS	5	/* no standby before that: it would hold up the first requests */
 #define COLLECT_MS	100	/* after a takeover, and between tries, twice as long each time */
 #define COLLECT_MOST_MS	60000
 #define PROVE_MS	1000
@@ -161,6 +162,8 @@ static void *watch(void *arg)
 	struct watcher *w = arg;
 
 	know_keeper(w);
+	fr_pidfd_wait(w->keeper_pidfd, SERVE_FIRST_MS);
+	fr_worker_ready(w->fr);
 	for (;;) {
 		if (fr_pidfd_wait(w->keeper_pidfd, w->collect_ms))
 			keeper_died(w);

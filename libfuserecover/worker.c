@@ -39,6 +39,14 @@ static void take_over(struct fr *fr)
 		fr_stop(fr); /* the predecessor may have read it */
 }
 
+void fr_worker_ready(struct fr *fr)
+{
+	FR_STEP();
+	atomic_store(&fr->cp->ready, fr->generation);
+	FR_STEP();
+	fr_wake_keeper(fr);
+}
+
 void fr_worker(struct fr *fr, uint64_t claim)
 {
 	int result;
@@ -50,12 +58,11 @@ void fr_worker(struct fr *fr, uint64_t claim)
 	fr_blame_install();
 	if (fr->generation > 1)
 		take_over(fr);
-	atomic_store(&fr->cp->ready, fr->generation);
-	FR_STEP();
-	fr_wake_keeper(fr);
 	result = fr_watcher_start(fr);
-	if (result)
+	if (result) {
 		fr_log(fr, LOG_WARNING, "no thread to look after the keeper: %s", strerror(-result));
+		fr_worker_ready(fr);
+	}
 	result = fr->options.worker(fr, fr->options.arg);
 	FR_STEP();
 	if (result && atomic_load(&fr->cp->stopping))
