@@ -11,6 +11,7 @@ import systems
 TARGETS = {"data": 0.97, "metadata": 0.95}
 BASES = {"recovery": "norecover", "recovery-nopassthrough": "norecover-nopassthrough"}
 GROUPS = tuple(TARGETS)
+CPU_LEAST_NS = 1000
 
 
 def systems_of(scratch, program):
@@ -80,6 +81,13 @@ def _median(samples, job, system, metric):
     return statistics.median(values) if values else None
 
 
+def _best(samples, job, system, base):
+    """Of the fastest rounds: what others do to the machine only ever makes one slower."""
+    fastest = [min((s["ns_per_op"] for s in samples[job].get(name, []) if s), default=None)
+               for name in (base, system)]
+    return fastest[0] / fastest[1] if all(fastest) else None
+
+
 def summarise(samples):
     """One entry for each row and way of passing through that there is."""
     summary = []
@@ -94,6 +102,7 @@ def summarise(samples):
                      "base_cpu_ns": _median(samples, row.job, base, "cpu_ns_per_op"),
                      "cpu_ns": _median(samples, row.job, name, "cpu_ns_per_op"),
                      "recovery": report.compare(row, samples, name, base),
+                     "best": _best(samples, row.job, name, base),
                      "passthrough_ll": report.compare(row, samples, "passthrough_ll", base),
                      "cpu": report.compare(cpu, samples, base, name)}
             summary.append(entry)
@@ -105,19 +114,20 @@ def _microseconds(ns):
 
 
 def table(summary):
-    lines = [["", "norecover us", "recovery", "passthrough_ll", "CPU us", "CPU us", "CPU"],
-             ["", "per operation", "", "", "norecover", "recovery", "recovery / norecover"]]
+    lines = [["", "norecover us", "best", "recovery", "passthrough_ll", "CPU us", "CPU us", "CPU"],
+             ["", "per operation", "rounds", "", "", "norecover", "recovery", "recovery / norecover"]]
     for group in GROUPS:
         members = [entry for entry in summary if entry["group"] == group]
         if members:
             lines += [[], [group.upper()]]
         for entry in members:
-            lines.append([entry["label"], _microseconds(entry["base_ns"]),
+            best = f"{entry['best']:.2f}" if entry["best"] else "-"
+            lines.append([entry["label"], _microseconds(entry["base_ns"]), best,
                           report.cell(entry["recovery"]), report.cell(entry["passthrough_ll"]),
                           _microseconds(entry["base_cpu_ns"]), _microseconds(entry["cpu_ns"]),
                           report.cell(entry["cpu"])])
     widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(lines[0]))]
-    text = ["  ".join(c.ljust(w) if i in (0, 2, 3, 6) else c.rjust(w)
+    text = ["  ".join(c.ljust(w) if i in (0, 3, 4, 7) else c.rjust(w)
                       for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines]
     return "\n".join(text + [""] + verdicts(summary))
 
@@ -125,12 +135,17 @@ def table(summary):
 def verdicts(summary):
     lines = []
     for group, target in TARGETS.items():
-        found = [e for e in summary if e["group"] == group and e["recovery"]]
+        found = [e for e in summary if e["group"] == group and e["recovery"] and e["best"]]
         if not found:
             continue
         mean = statistics.geometric_mean(e["recovery"]["median"] for e in found)
-        worst = min(found, key=lambda e: e["recovery"]["median"])
-        below = sum(e["recovery"]["median"] < target for e in found)
-        lines.append(f"{group}: geometric mean {mean:.3f} of norecover, {below} of {len(found)} rows below "
-                     f"{target}, lowest {worst['recovery']['median']:.3f} ({worst['label']})")
+        best = statistics.geometric_mean(e["best"] for e in found)
+        lowest = min(found, key=lambda e: e["best"])
+        # What the kernel passes through costs the server nothing, and that twice is no ratio.
+        cpu = [e["cpu"]["median"] for e in found if e["cpu"] and e["base_cpu_ns"] > CPU_LEAST_NS]
+        more = f", CPU {statistics.geometric_mean(cpu):.3f} times ({len(cpu)} rows)" if cpu else ""
+        lines.append(f"{group}: {mean:.3f} of the speed of norecover, by the best rounds {best:.3f} "
+                     f"(geometric means of {len(found)} rows){more}; by the best rounds "
+                     f"{sum(e['best'] < target for e in found)} rows are below {target}, the lowest "
+                     f"{lowest['best']:.3f} ({lowest['label']})")
     return lines
