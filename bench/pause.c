@@ -128,9 +128,15 @@ static double status_number(const struct mount_entry *mounted, const char *key)
 {
 	char status[16384] = "";
 	const char *at;
+	int err = -EAGAIN;
 
-	if (control_ask(mounted, FE_CONTROL_STATUS, status, sizeof(status)))
+	/* On a busy machine it may take longer than control_ask() waits. */
+	for (int i = 0; err && i < 5; i++)
+		err = control_ask(mounted, FE_CONTROL_STATUS, status, sizeof(status));
+	if (err) {
+		fprintf(stderr, "pause: asking for the status: %s\n", strerror(-err));
 		return 0;
+	}
 	at = strstr(status, key);
 	return at ? strtod(at + strlen(key), NULL) : 0;
 }
