@@ -331,8 +331,8 @@ int fr_tables_recover(struct fr *fr);
 extern __thread struct fr_slot *fr_current __attribute__((tls_model("initial-exec")));
 void fr_slots_init(struct fr *fr);
 struct slot_shape fr_slot_shape(const struct cp_layout *l);
-/* The slots that were in use, before they are needed. */
-void fr_slots_populate(struct fr *fr);
+/* The next of the slots that were in use, before it is needed; takes half a millisecond. False: none. */
+bool fr_slots_populate(struct fr *fr);
 void fr_slot_populate(struct fr_slot *slot);
 bool fr_wants_no_reply(uint32_t opcode);
 /* Of an unfinished request in a slot, 0 where there is none. */
@@ -392,8 +392,10 @@ bool fr_upgrade_begun(const struct fr *fr);
 /* Its standby waits, until it has become the keeper or may leave. */
 enum standby { STANDBY_LOOKS, STANDBY_WAITS, STANDBY_KEEPS };
 enum standby fr_upgrade_wait(struct fr *fr);
-/* In a worker that has taken over: whether from another program. Does not return where that goes on. */
-bool fr_upgrade_done(struct fr *fr);
+/* In a process of the new program, which has not taken over yet. */
+bool fr_upgrade_starts(const struct fr *fr);
+/* It has, unless the old one goes on: then this does not return. */
+void fr_upgrade_done(struct fr *fr);
 /* In a keeper of the old program, whose predecessor may have been about to become another one. */
 void fr_upgrade_keeper_died(struct fr *fr);
 /* In a process of the new program: the old one goes on. */

@@ -85,11 +85,15 @@ void fr_slot_populate(struct fr_slot *slot)
 #endif
 }
 
-void fr_slots_populate(struct fr *fr)
+bool fr_slots_populate(struct fr *fr)
 {
-	for (uint32_t i = 0; i < fr->layout.slots; i++)
-		if (fr->cp_slots[i].has_memory)
-			fr_slot_populate(&fr->slots[i]);
+	for (uint32_t i = 0; i < fr->layout.slots; i++) {
+		if (!fr->cp_slots[i].has_memory || fr->slots[i].populated)
+			continue;
+		fr_slot_populate(&fr->slots[i]);
+		return true;
+	}
+	return false;
 }
 
 static int give_memory(struct fr_slot *slot)

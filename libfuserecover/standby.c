@@ -33,8 +33,8 @@ static void wait_for_threads(struct fr *fr)
 	}
 }
 
-/* Whether no thread of this worker will run any more; else waits for a while. */
-static bool worker_gone(struct fr *fr, uint64_t claim)
+/* Whether no thread of this worker will run any more; else waits for a while, at most ms. */
+static bool worker_gone(struct fr *fr, uint64_t claim, unsigned ms)
 {
 	pthread_mutex_t *alive = &fr->cp->alive;
 
@@ -44,7 +44,8 @@ static bool worker_gone(struct fr *fr, uint64_t claim)
 	if (atomic_load(&fr->cp->alive_claim) != claim || fr_owner(alive) == OWNER_NONE)
 		return fr_pidfd_wait(fr->worker_pidfd, STARTING_MS);
 	if (fr_owner(alive) == OWNER_ALIVE) {
-		fr_owner_wait(alive, LOOK_MS);
+		if (ms)
+			fr_owner_wait(alive, ms);
 		/* What the lock says may have been written by a worker gone mad. */
 		if (fr_owner(alive) != OWNER_DEAD)
 			return fr_pidfd_dead(fr->worker_pidfd);
@@ -61,13 +62,13 @@ static void leave_if_outdated(struct fr *fr)
 		_exit(0);
 }
 
-static void look(struct fr *fr)
+static void look(struct fr *fr, unsigned ms)
 {
 	uint64_t claim = atomic_load(&fr->cp->worker), mine;
 	bool gone;
 
 	leave_if_outdated(fr);
-	gone = worker_gone(fr, claim);
+	gone = worker_gone(fr, claim, ms);
 	leave_if_outdated(fr);
 	if (!gone || fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr))
 		return;
@@ -88,15 +89,14 @@ void fr_standby(struct fr *fr)
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		fr->slots[i].populated = fr->slots[i].resident = false;
 	do {
-		enum standby part;
-
 		/* Also those that were taken since: a successor has no time for it. */
-		fr_slots_populate(fr);
-		part = fr_upgrade_wait(fr);
+		bool busy = fr_slots_populate(fr);
+		enum standby part = fr_upgrade_wait(fr);
+
 		if (part == STANDBY_KEEPS)
 			break;
 		if (part == STANDBY_LOOKS)
-			look(fr);
+			look(fr, busy ? 0 : LOOK_MS);
 	} while (!fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr) ||
 		 !fr_claim_keeper(fr, fr->keeper_claim));
 	fr_no_standby(fr, getpid());

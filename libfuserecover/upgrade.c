@@ -74,8 +74,7 @@ bool fr_is_upgrade(const struct fr *fr)
 	return atomic_load(&fr->cp->upgrade) == UPGRADE_SWITCHING && CLAIM_PID(atomic_load(&fr->cp->keeper)) == getpid();
 }
 
-/* Whether it is about this process that the standby of the old program and the new one may disagree. */
-static bool new_one_starts(const struct fr *fr)
+bool fr_upgrade_starts(const struct fr *fr)
 {
 	uint32_t state = atomic_load(&fr->cp->upgrade);
 
@@ -84,23 +83,22 @@ static bool new_one_starts(const struct fr *fr)
 
 bool fr_upgrade_lost(const struct fr *fr)
 {
-	return new_one_starts(fr) && atomic_load(&fr->cp->upgrade) == UPGRADE_FAILED;
+	return fr_upgrade_starts(fr) && atomic_load(&fr->cp->upgrade) == UPGRADE_FAILED;
 }
 
-bool fr_upgrade_done(struct fr *fr)
+void fr_upgrade_done(struct fr *fr)
 {
 	uint32_t state = UPGRADE_SWITCHING;
 	uint64_t pause;
 
-	if (!new_one_starts(fr))
-		return false;
+	if (!fr_upgrade_starts(fr))
+		return;
 	FR_STEP();
 	if (!atomic_compare_exchange_strong(&fr->cp->upgrade, &state, UPGRADE_DONE))
 		_exit(1);
 	pause = fr_now_ns() - atomic_load(&fr->cp->switched_at);
 	atomic_store(&fr->cp->last_pause, pause);
 	fr_log(fr, LOG_NOTICE, "%s has taken over, after %.2f ms", shown(fr), (double)pause / 1e6);
-	return true;
 }
 
 /* ---- what was asked for, and how it went ---- */

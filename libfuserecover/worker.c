@@ -29,12 +29,13 @@ static void take_over(struct fr *fr)
 {
 	int err;
 
+	if (!fr_upgrade_starts(fr))
+		atomic_fetch_add(&fr->cp->recoveries, 1);
 	err = fr_takeover(fr);
 	if (err)
 		give_up(fr, err);
 	atomic_store(&fr->cp->last_pause, fr->died_at ? fr_now_ns() - fr->died_at : 0);
-	if (!fr_upgrade_done(fr))
-		atomic_fetch_add(&fr->cp->recoveries, 1);
+	fr_upgrade_done(fr);
 	if (atomic_load(&fr->cp->stopping))
 		fr_stop(fr); /* the predecessor may have read it */
 }
