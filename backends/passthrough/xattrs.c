@@ -66,14 +66,23 @@ ssize_t pt_listxattr(void *b, const struct fe_request *req, struct fe_node *node
 	return n;
 }
 
-/* Whether an attribute that is there now may be this request's own, of a process that died. */
-static bool created_before(const struct fe_request *req, int fd, const char *name)
+enum { ABSENT = 1, PRESENT };
+
+/*
+ * Whether the attribute was as `state` says before a process that died began with this request: if it
+ * is not so now, the request did that itself.
+ */
+static bool was_before(const struct fe_request *req, int fd, const char *name, uint32_t state)
 {
 	struct fe_intent *intent = req->intent;
+	bool absent;
 
+	if (!intent)
+		return false;
 	if (req->again && intent->state)
-		return intent->state == 1;
-	__atomic_store_n(&intent->state, getxattr(proc_path(fd).path, name, NULL, 0) < 0 ? 1 : 2, __ATOMIC_RELEASE);
+		return intent->state == state;
+	absent = getxattr(proc_path(fd).path, name, NULL, 0) < 0;
+	__atomic_store_n(&intent->state, absent ? ABSENT : PRESENT, __ATOMIC_RELEASE);
 	return false;
 }
 
@@ -86,7 +95,7 @@ int pt_setxattr(void *b, const struct fe_request *req, struct fe_node *node, con
 
 	if (err)
 		return err;
-	if (flags & XATTR_CREATE && req->intent && created_before(req, file.fd, name))
+	if (flags & XATTR_CREATE && was_before(req, file.fd, name, ABSENT))
 		flags &= ~XATTR_CREATE;
 	if (kill_sgid)
 		creds_attr(pt, req);
@@ -101,10 +110,12 @@ int pt_removexattr(void *b, const struct fe_request *req, struct fe_node *node, 
 	struct passthrough *pt = b;
 	_cleanup_held_ struct held file = { .fd = -1 };
 	int err = node_hold(pt, node, &file);
+	bool was_there;
 
 	if (err)
 		return err;
+	was_there = was_before(req, file.fd, name, PRESENT);
 	if (!removexattr(proc_path(file.fd).path, name))
 		return 0;
-	return errno == ENODATA && req->again ? 0 : -errno;
+	return errno == ENODATA && was_there ? 0 : -errno;
 }

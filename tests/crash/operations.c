@@ -333,6 +333,12 @@ static bool do_removexattr(void)
 	return true;
 }
 
+static bool do_removexattr_absent(void)
+{
+	MUST(removexattr("a", "user.one") && errno == ENODATA);
+	return true;
+}
+
 static bool see_no_xattr(void)
 {
 	char got[8];
@@ -565,6 +571,7 @@ static const struct operation {
 	{ "setxattr", file_a, do_setxattr, see_xattr },
 	{ "setxattr-exists", file_a_xattr, do_setxattr_again, see_xattr },
 	{ "removexattr", file_a_xattr, do_removexattr, see_no_xattr },
+	{ "removexattr-absent", file_a, do_removexattr_absent, see_no_xattr },
 	{ "chmod", file_a, do_chmod, see_mode },
 	{ "list", many, do_list, nothing },
 	{ "tmpfile", nothing, do_tmpfile, see_a },
