@@ -60,7 +60,7 @@ static void open_settle(struct call *c)
 		node_put(h, &node);
 }
 
-/* Of a request that has no result: as if it had just been read. */
+/* Of a request that has no result, and will have none or be done again: as if it had just been read. */
 static void take_back(struct fe_host *h, struct fr_slot *s, unsigned index, size_t size)
 {
 	struct worker w = {
@@ -102,6 +102,7 @@ unsigned recover(struct fe_host *h)
 
 		if (!s)
 			continue;
+		fr_slot_blame(h->fr, s);
 		if (note->backing_close)
 			backing_close(h, note->backing_close);
 		note->backing_close = 0;
@@ -110,11 +111,14 @@ unsigned recover(struct fe_host *h)
 		if (size) {
 			take_back(h, s, i, size);
 			unfinished = i + 1;
+		} else if (fr_slot_set_aside(s)) {
+			take_back(h, s, i, ((const struct fuse_in_header *)fr_slot_request(s))->len);
 		} else if (note->over.owned) {
 			note->entry.owned = 0;
 			note_settle(h, note);
 		}
 	}
+	fr_slot_blame(h->fr, NULL);
 	if (sweep)
 		backing_sweep(h);
 	parked_resume(h);

@@ -190,6 +190,17 @@ void fr_slot_leave(struct fr_slot *slot);
 struct fr_slot *fr_slot_peek(struct fr *fr, uint32_t index);
 
 /*
+ * In a successor that looks at a slot before it starts its threads: from here on, what the calling
+ * thread dies of or hangs in is blamed on the slot's request, as if it was answered; NULL: on none.
+ * Where the request is done already, the next successor finds its note zeroed. Since 0.2.
+ */
+void fr_slot_blame(struct fr *fr, struct fr_slot *slot);
+
+/* Whether the slot's last request was answered with EIO after `tries` deaths: what its note says that it
+ * has got is to be taken back, and it is not done again. Since 0.2. */
+int fr_slot_set_aside(const struct fr_slot *slot);
+
+/*
  * The first slot from `from` on with a request that a predecessor did not finish, FR_NO_SLOT where
  * there is none: a successor takes each of these, or their callers wait for ever. Since 0.2.
  */

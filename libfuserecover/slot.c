@@ -422,6 +422,20 @@ void fr_describe_request(const struct fr_slot *slot, char *text, size_t size)
 		 (unsigned long long)in->nodeid, (unsigned long long)in->unique, in->pid, in->uid);
 }
 
+PUBLIC void fr_slot_blame(struct fr *fr, struct fr_slot *slot)
+{
+	if (fr_current && fr_current->fr == fr)
+		end_request(fr_current);
+	fr_current = slot;
+	if (slot)
+		begin_request(slot);
+}
+
+PUBLIC int fr_slot_set_aside(const struct fr_slot *slot)
+{
+	return slot->cp->has_memory && slot->cp->state == SLOT_DONE && slot->cp->tries >= slot->fr->options.tries;
+}
+
 PUBLIC struct fr_slot *fr_slot_peek(struct fr *fr, uint32_t index)
 {
 	return index < fr->layout.slots && fr->slots[index].cp->has_memory ? &fr->slots[index] : NULL;

@@ -84,6 +84,17 @@ static bool set_aside(struct fr_slot *slot, uint32_t fault)
 	return true;
 }
 
+/* Who took back what a finished request had left died of that. */
+static void drop_note(struct fr_slot *slot, uint32_t fault)
+{
+	fr_log(slot->fr, LOG_ERR, "a worker died of what request %llu had left (signal %u): it is left as it is",
+	       (unsigned long long)header_of(slot)->unique, fault);
+	memset(slot->note, 0, slot->fr->layout.note_size);
+	barrier();
+	FR_STEP();
+	atomic_store(&slot->cp->fault, 0);
+}
+
 static void settle_request(struct fr_slot *slot)
 {
 	struct cp_slot *cp = slot->cp;
@@ -91,6 +102,8 @@ static void settle_request(struct fr_slot *slot)
 	const struct fuse_in_header *in = header_of(slot);
 
 	slot->pending = 0;
+	if (fault && cp->has_memory && cp->state == SLOT_DONE)
+		drop_note(slot, fault);
 	if (!length)
 		return;
 	/* The kernel copies from the reply: its pages have to be there, as in any slot. */
