@@ -139,7 +139,7 @@ static uint64_t unique_in(const struct worker *w)
 	return *(const volatile uint64_t *)&in->unique;
 }
 
-/* Not parked yet, or answered already: noted where the request still is in its slot. */
+/* Noted where the request still is in its slot. */
 static void note_interrupt(struct fe_host *h, uint64_t unique)
 {
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&h->pool.lock);
@@ -158,11 +158,11 @@ int64_t op_interrupt(struct call *c)
 	struct fe_host *h = c->host;
 	uint64_t token;
 
-	/* Both steps under the lock: a request that is parked in between would not hear of it. */
+	/* Both under the lock: a request that is parked in between would not hear of it. And both in any case:
+	 * a successor gives the record back and parks the request anew. */
 	pthread_mutex_lock(&h->parked_lock);
 	token = in->unique ? parked_interrupt(h, in->unique) : 0;
-	if (!token)
-		note_interrupt(h, in->unique);
+	note_interrupt(h, in->unique);
 	pthread_mutex_unlock(&h->parked_lock);
 	if (token && h->be->interrupt)
 		h->be->interrupt(h->priv, token);
