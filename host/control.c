@@ -22,7 +22,7 @@
 #define BIND_TRIES 500	/* of 10 ms each */
 
 /* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
-static int find_device(struct fe_host *h)
+static int find_device(const struct fe_host *h, unsigned *dev_major, unsigned *dev_minor)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	_cleanup_free_ char *line = NULL;
@@ -55,12 +55,19 @@ static int find_device(struct fe_host *h)
 		*out = 0;
 		if (strcmp(path, h->shared->mountpoint))
 			continue;
-		h->shared->dev_major = major; /* the last one lies on top */
-		h->shared->dev_minor = minor;
+		*dev_major = major; /* the last one lies on top */
+		*dev_minor = minor;
 		found = 0;
 	}
 	fclose(f);
 	return found;
+}
+
+bool lies_on_top(const struct fe_host *h)
+{
+	unsigned major, minor;
+
+	return !find_device(h, &major, &minor) && major == h->shared->dev_major && minor == h->shared->dev_minor;
 }
 
 int control_open(struct fe_host *h)
@@ -68,7 +75,7 @@ int control_open(struct fe_host *h)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	_cleanup_close_ int fd = -1;
 	socklen_t len;
-	int err = find_device(h);
+	int err = find_device(h, &h->shared->dev_major, &h->shared->dev_minor);
 
 	if (err) {
 		fe_log(LOG_WARNING, "%s is not in /proc/self/mountinfo: fuse-extentctl will not find this server",

@@ -45,6 +45,7 @@ struct fe_host_options {
 	unsigned recover_limit;		/* deaths within 10 s until it gives up; 0: 30; above 256: never */
 	int checkpoint;			/* to go on with, from fr_inherited(); 0: none */
 	int (*exec)(const char *program); /* options.exec of <fuserecover.h>; NULL: no upgrades */
+	uint64_t hang_limit;		/* nanoseconds in one request until the server is replaced; 0: no limit */
 };
 
 /*

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -87,6 +88,13 @@ int64_t op_init(struct call *c)
 	offered = in.flags;
 	if (c->arg_size > INIT_IN_SHORT && in.flags & FUSE_INIT_EXT)
 		offered |= (uint64_t)in.flags2 << 32;
+#ifdef FR_KILL_POINTS
+	/* For tests: as if it was Linux 6.1, protocol 7.37 with FUSE_HAS_INODE_DAX as its last flag. */
+	if (getenv("FE_LINUX_6_1")) {
+		offered &= (1ull << 34) - 1;
+		in.minor = 37;
+	}
+#endif
 	h->shared->flags = offered & wanted_flags(h);
 	h->shared->proto_minor = in.minor < NEWEST_MINOR ? in.minor : NEWEST_MINOR;
 	settle_passthrough(h);

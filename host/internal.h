@@ -104,6 +104,8 @@ struct shared {
 	char passthrough_reason[96];	/* why not, or what was seen */
 	_Atomic uint64_t interrupted[FR_SLOTS_MAX];	/* unique of the last INTERRUPT for each slot's request */
 	_Atomic uint32_t stops;		/* how often the end was asked for */
+	_Atomic uint32_t aborted;	/* the connection was ended by fusectl */
+	_Atomic uint32_t closings;	/* servers that began to close the backend */
 	_Atomic uint32_t backing_at;
 	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */
 	_Atomic uint64_t counts[FR_SLOTS_MAX][OPCODES];
@@ -331,6 +333,8 @@ int notify_store(void *host, uint64_t nodeid, uint64_t off, const void *data, si
 /* control.c */
 int control_open(struct fe_host *h);
 void control_serve(struct fe_host *h);
+/* Whether the mountpoint, as the mount table has it, leads to this mount. */
+bool lies_on_top(const struct fe_host *h);
 
 /* operations */
 int64_t op_lookup(struct call *c);

@@ -16,7 +16,8 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#define CHECKPOINT_LAYOUT 1	/* raise it with each change of a record or of struct shared */
+#define CHECKPOINT_LAYOUT 2	/* raise it with each change of a record or of struct shared */
+#define CLOSE_TRIES	3	/* servers that die of the end, until there is none */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
 
@@ -250,6 +251,13 @@ static int exec_program(void *arg, const char *program)
 
 static int serve(struct fr *fr, void *arg);
 
+static uint32_t hang_ms(uint64_t ns)
+{
+	uint64_t ms = (ns + 999999) / 1000000;
+
+	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
 static int checkpoint_new(struct fe_host *h)
 {
 	struct fr_options o = {
@@ -266,6 +274,7 @@ static int checkpoint_new(struct fe_host *h)
 		.log = recover_log,
 		.deaths = h->opt.recover_limit > 256 ? FR_NEVER : h->opt.recover_limit,
 		.exec = h->opt.exec ? exec_program : NULL,
+		.hang_ms = hang_ms(h->opt.hang_limit),
 	};
 	int err;
 
@@ -470,6 +479,14 @@ static int serve(struct fr *fr, void *arg)
 		err = monitor(h, unfinished);
 	if (err)
 		return err;
+	/* Nothing but ENOTCONN would ever come from it. */
+	if (atomic_load(&h->shared->aborted) && lies_on_top(h))
+		unmount_fuse(h, true);
+	/* Nobody waits for anything any more: a backend that dies of it must not do so for ever. */
+	if (atomic_fetch_add(&h->shared->closings, 1) >= CLOSE_TRIES) {
+		fe_log(LOG_ERR, "%d servers died of closing the backend %s: it stays as it is", CLOSE_TRIES, h->be->name);
+		return 0;
+	}
 	serve_end(h);
 	pool_free(h);
 	return 0;

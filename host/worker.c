@@ -228,7 +228,9 @@ static ssize_t try_read(struct worker *w)
 		if (n == -EINTR || n == -ENOENT)
 			continue;
 		/* ENODEV: unmounted; ECONNABORTED: aborted by fusectl */
-		if (n < 0 && n != -ENODEV && n != -ECONNABORTED)
+		if (n == -ECONNABORTED)
+			atomic_store(&w->host->shared->aborted, 1);
+		else if (n < 0 && n != -ENODEV)
 			fe_log(LOG_ERR, "reading /dev/fuse: %s; the mount ends", strerror((int)-n));
 		break;
 	}

@@ -82,6 +82,8 @@ static const struct row table[] = {
 	  .help = "the death of the server ends the mount" },
 	{ "recover_limit", COUNT, MEMBER(recover_limit),
 	  .help = "give up after N deaths within 10 seconds (30)" },
+	{ "hang_limit", SECONDS, MEMBER(hang_limit),
+	  .help = "replace a server that is in one request for so long (0: never)" },
 	{ "debug", SWITCH, MEMBER(debug), .help = "a line in the log for each request" },
 
 	{ "allow_root", REFUSE, .help = "allow_root is not supported; use allow_other" },

@@ -329,7 +329,8 @@ START_TEST(help)
 	static const char *const listed[] = {
 		"ro ", "suid ", "dev ", "noexec ", "sync ", "dirsync ", "noatime ", "allow_other ",
 		"default_permissions ", "entry_timeout=SEC ", "attr_timeout=SEC ", "negative_timeout=SEC ",
-		"max_threads=N ", "max_read=N ", "max_write=N ", "nopassthrough ", "writeback ", "norecover ", "recover_limit=N ", "debug ",
+		"max_threads=N ", "max_read=N ", "max_write=N ", "nopassthrough ", "writeback ", "norecover ",
+		"recover_limit=N ", "hang_limit=SEC ", "debug ",
 	};
 	char *text, line[64];
 	size_t size;
