@@ -11,6 +11,7 @@
 #include "libfuserecover/internal.h"
 
 #define LOOK_MS		250	/* that often it looks whether the keeper lives */
+#define TELL_NS		1000000000u /* a thread hangs for so long in a worker that is dead otherwise */
 #define STARTING_MS	1	/* a worker that has not yet locked what tells of its life */
 
 static void know_worker(struct fr *fr, uint64_t claim)
@@ -22,14 +23,30 @@ static void know_worker(struct fr *fr, uint64_t claim)
 	fr->worker_claim = claim;
 }
 
+static void tell_stuck(const struct fr *fr, uint32_t slot)
+{
+	char request[128];
+
+	fr_describe_request(&fr->slots[slot], request, sizeof(request));
+	fr_log(fr, LOG_CRIT, "worker %d is dead, but for a thread that hangs in the kernel; its successor waits: %s",
+	       CLAIM_PID(fr->worker_claim), request);
+}
+
 /* The main thread is dead: until the others that serve are, too. */
 static void wait_for_threads(struct fr *fr)
 {
+	uint64_t tell_at = fr_now_ns() + TELL_NS;
+
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		pthread_mutex_t *alive = &fr->cp_slots[i].alive;
 
-		while (fr_owner(alive) == OWNER_ALIVE && !fr_pidfd_dead(fr->worker_pidfd))
+		while (fr_owner(alive) == OWNER_ALIVE && !fr_pidfd_dead(fr->worker_pidfd)) {
 			fr_owner_wait(alive, 20);
+			if (fr_now_ns() < tell_at)
+				continue;
+			tell_stuck(fr, i);
+			tell_at = UINT64_MAX;
+		}
 	}
 }
 
