@@ -365,6 +365,7 @@ static void forget_roles(struct fr *fr)
 	atomic_store(&h->ended, 0);
 	atomic_store(&h->given_up, 0);
 	atomic_store(&h->damaged, 0);
+	atomic_store(&h->helpers, 0);
 	for (int i = 0; i <= ROLES; i++)
 		atomic_store(&h->opening[i], 0);
 	fr_fds_forget(fr);

@@ -264,6 +264,15 @@ int fr_reply_later(int fd, uint64_t unique, int error, const void *data, size_t 
  * the INTERRUPT bit of `unique`, which changes nothing. Since 0.2. */
 int fr_outstanding(int fd, uint64_t unique);
 
+/*
+ * A thread without a slot begins and ends to work: on records, or in the kernel, where a lock that it
+ * waits for may come to it when its process is being killed already. While any does, a successor waits
+ * for the whole process to be gone, which takes a little longer than for the threads with slots. They
+ * are counted: each enter has its leave, and a successor counts anew. Any thread. Since 0.2.
+ */
+void fr_helper_enter(struct fr *fr);
+void fr_helper_leave(struct fr *fr);
+
 /* ---- changes that are whole or not at all ---- */
 
 /*

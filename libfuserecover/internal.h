@@ -101,6 +101,7 @@ struct cp_header {
 	_Atomic uint32_t ended;		/* the worker's function returned: the service ends */
 	_Atomic uint32_t given_up;	/* positive errno */
 	_Atomic uint32_t stopping;
+	_Atomic uint32_t helpers;	/* threads without a slot that work */
 	_Atomic uint32_t damaged;	/* found by a worker, which then ends: to be mended */
 	_Atomic uint32_t opening[ROLES + 1]; /* a descriptor is being opened or closed, and is not marked */
 	_Atomic uint32_t fds_grown;	/* bytes of the map that have memory */

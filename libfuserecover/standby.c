@@ -48,6 +48,9 @@ static void wait_for_threads(struct fr *fr)
 			tell_at = UINT64_MAX;
 		}
 	}
+	/* Others have no lock that would tell. */
+	while (atomic_load(&fr->cp->helpers) && !fr_pidfd_wait(fr->worker_pidfd, 20))
+		;
 }
 
 /* Whether no thread of this worker will run any more; else waits for a while, at most ms. */

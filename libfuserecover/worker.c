@@ -14,6 +14,7 @@ static void show_life(struct fr *fr, uint64_t claim)
 	fr_mutex_robust(&fr->cp->alive);
 	pthread_mutex_lock(&fr->cp->alive);
 	FR_STEP();
+	atomic_store(&fr->cp->helpers, 0);
 	atomic_store(&fr->cp->alive_claim, claim);
 	FR_STEP();
 }
@@ -72,6 +73,16 @@ void fr_worker(struct fr *fr, uint64_t claim)
 		atomic_store(&fr->cp->ended, 1);
 	FR_STEP();
 	_exit(result ? 1 : 0);
+}
+
+PUBLIC void fr_helper_enter(struct fr *fr)
+{
+	atomic_fetch_add(&fr->cp->helpers, 1);
+}
+
+PUBLIC void fr_helper_leave(struct fr *fr)
+{
+	atomic_fetch_sub(&fr->cp->helpers, 1);
 }
 
 PUBLIC int fr_run_alone(struct fr *fr)
