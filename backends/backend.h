@@ -49,6 +49,7 @@ extern "C" {
 
 struct fe_backend;
 struct fe_inner;
+struct fe_table;
 
 /*
  * Who asks. Valid during the call only.
@@ -300,6 +301,20 @@ struct fe_services {
 	/* Opens another backend to stack upon: "NAME:ARGUMENT", as on the command line. One only:
 	 * -EBUSY for a second. */
 	int (*open_inner)(void *host, const char *source, const char *options, struct fe_inner **inner);
+
+	/*
+	 * Records of the backend's own, for what is neither a node nor a handle; a successor finds them as
+	 * they were left, where they were. table: from open() only; name: up to 31 bytes; size: of a record,
+	 * at most 256 bytes; most: records at a time. record_new gives one with these bytes, NULL where
+	 * there is no room, and record_free ends it, each in one step; both from the first request on.
+	 * A record holds no pointers, and does not move; its bytes may be changed at any time, what must
+	 * not come apart with one store. record_each calls fn for all that there are, until it returns
+	 * something else than 0. Since 0.2.
+	 */
+	int (*table)(void *host, const char *name, uint32_t size, uint32_t most, struct fe_table **out);
+	void *(*record_new)(void *host, struct fe_table *t, const void *bytes);
+	void (*record_free)(void *host, struct fe_table *t, void *record);
+	int (*record_each)(void *host, struct fe_table *t, int (*fn)(void *arg, void *record), void *arg);
 };
 
 /* An inner backend: call its functions with `priv` in place of your own. Owned by the host. */

@@ -63,6 +63,8 @@ struct parked {
 	int32_t fd;		/* the clone that read it */
 	uint32_t opcode;
 	uint32_t interrupted;
+	uint32_t answered;	/* by `error`, which a successor sends again */
+	int32_t error;
 	uint32_t reserved;
 	struct fuse_lk_in lock;	/* what is waited for */
 };
@@ -160,6 +162,14 @@ struct pool {
 	cpu_set_t allowed;
 };
 
+/* A backend's own, by fe_services.table. */
+struct fe_table {
+	struct fr_table *records;
+	uint32_t size;
+};
+
+#define BACKEND_TABLES	8
+
 struct fe_host {
 	struct fe_host_options opt;
 	const struct fe_backend *be;
@@ -180,6 +190,8 @@ struct fe_host {
 	struct fr_table *nodes;
 	struct fr_table *handles;
 	struct fr_table *parked;
+	struct fe_table tables[BACKEND_TABLES];
+	unsigned ntables;
 	struct fr_slot *service_slot;	/* for steps of threads that serve no requests */
 	pthread_mutex_t service_lock;
 	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
@@ -276,6 +288,8 @@ const char *take_name(struct call *c, int *err);
 /* locks.c: answers that come later */
 int park(struct call *c, uint64_t *token);
 void unpark(struct fe_host *h, uint64_t token);
+/* In a successor: of a request in slot `index` that is done again from the start. */
+void unpark_of_dead(struct fe_host *h, uint64_t token, unsigned index);
 /* In a successor: what waits is asked for once more. */
 void parked_resume(struct fe_host *h);
 void parked_complete(void *host, uint64_t token, int error);
@@ -289,9 +303,15 @@ void split_ns(uint64_t ns, uint64_t *sec, uint32_t *nsec);
 /* The main thread of a worker, before and after its threads run. */
 int serve_begin(struct fe_host *h, unsigned *unfinished);
 void serve_end(struct fe_host *h);
-/* Services for descriptors in the checkpoint. */
+
+/* keep.c: services, see backend.h */
 void fd_put(void *host, int *where, int fd);
 int fd_take(void *host, int *where);
+int keep_shared(void *host, const char *name, size_t size, void **out);
+int keep_table(void *host, const char *name, uint32_t size, uint32_t most, struct fe_table **out);
+void *keep_record(void *host, struct fe_table *t, const void *bytes);
+void keep_no_record(void *host, struct fe_table *t, void *record);
+int keep_each(void *host, struct fe_table *t, int (*fn)(void *arg, void *record), void *arg);
 
 /* names.c */
 void entry_begin(struct call *c, struct fe_entry *e);

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
 int park(struct call *c, uint64_t *token)
 {
@@ -33,11 +34,13 @@ int park(struct call *c, uint64_t *token)
 	pthread_mutex_unlock(&h->parked_lock);
 	if (!p)
 		node_put(h, &held);
+	else
+		fr_helper_enter(h->fr);
 	return p ? 0 : -ENOLCK;
 }
 
-/* Takes the record out of service, once; false where it is not in service. */
-static bool parked_take(struct fe_host *h, uint64_t token, struct parked *copy)
+/* Ends the record, if its answer was noted or was not, as `answered` says; false where it is none such. */
+static bool parked_remove(struct fe_host *h, uint64_t token, bool answered, struct parked *copy)
 {
 	struct fr_slot *s = step_slot(h);
 	struct parked *p;
@@ -45,11 +48,10 @@ static bool parked_take(struct fe_host *h, uint64_t token, struct parked *copy)
 
 	pthread_mutex_lock(&h->parked_lock);
 	p = fr_record(h->parked, token);
-	found = p && p->unique;
+	found = p && p->unique && p->answered == answered;
 	if (found) {
 		*copy = *p;
 		fr_begin(s);
-		fr_set(s, p->unique, 0);
 		fr_free_record(s, h->parked, p);
 		fr_commit(s);
 	}
@@ -70,8 +72,37 @@ void unpark(struct fe_host *h, uint64_t token)
 {
 	struct parked p;
 
-	if (parked_take(h, token, &p))
-		parked_drop_node(h, &p);
+	if (!parked_remove(h, token, false, &p))
+		return;
+	parked_drop_node(h, &p);
+	fr_helper_leave(h->fr);
+}
+
+void unpark_of_dead(struct fe_host *h, uint64_t token, unsigned index)
+{
+	struct parked *p = fr_record(h->parked, token), copy;
+
+	if (!p)
+		return;
+	/* The INTERRUPT was done with, and does not come again. */
+	if (p->interrupted)
+		atomic_store(&h->shared->interrupted[index], p->unique);
+	FR_STEP();
+	parked_remove(h, token, p->answered, &copy);
+}
+
+/* From here on a successor sends this answer, and nobody else gives another one. */
+static bool parked_answer(struct fe_host *h, uint64_t token, int error, struct parked *copy)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&h->parked_lock);
+	struct parked *p = fr_record(h->parked, token);
+
+	if (!p || !p->unique || p->answered)
+		return false;
+	p->error = error;
+	__atomic_store_n(&p->answered, 1, __ATOMIC_RELEASE);
+	*copy = *p;
+	return true;
 }
 
 void parked_complete(void *host, uint64_t token, int error)
@@ -79,10 +110,15 @@ void parked_complete(void *host, uint64_t token, int error)
 	struct fe_host *h = host;
 	struct parked p;
 
-	if (!parked_take(h, token, &p))
+	FR_STEP();
+	if (!parked_answer(h, token, error > 0 ? -EIO : error, &p))
 		return;
-	reply_error(p.fd, p.unique, error > 0 ? -EIO : error);
+	FR_STEP();
+	reply_error(p.fd, p.unique, p.error);
+	FR_STEP();
+	parked_remove(h, token, true, &p);
 	parked_drop_node(h, &p);
+	fr_helper_leave(h->fr);
 }
 
 /* An INTERRUPT may come between park() and the backend's answer: it is passed on once more. */
@@ -255,31 +291,37 @@ int64_t op_setlkw(struct call *c)
 static int resume_one(void *arg, uint64_t token, void *record)
 {
 	struct fe_host *h = arg;
-	struct parked *p = record;
+	struct parked *p = record, copy;
 	struct fe_request req = {
 		.unique = p->unique, .token = token, .opcode = p->opcode, .supp_group = FE_NO_GROUP, .again = 1,
 	};
 	struct fe_lock lock = lock_of(&p->lock);
-	struct node *n = fr_record(h->nodes, p->nodeid);
-	struct fe_node node, held;
+	struct fe_node node;
 	struct fe_handle hd;
 	int err = -EINTR;
 
 	if (!p->unique)
 		return 0;
-	/* Its reference went with its process. */
-	if (!n || node_get(h, p->nodeid, &held)) {
-		parked_complete(h, token, -EIO);
+	/* It may have been sent, which nobody minds. */
+	if (p->answered)
+		reply_error(p->fd, p->unique, p->error);
+	/* Its reference to the node went with its process. */
+	if (p->answered || !fr_outstanding(p->fd, p->unique)) {
+		parked_remove(h, token, p->answered, &copy);
 		return 0;
 	}
-	node = held;
-	if (!fr_outstanding(p->fd, p->unique)) {
-		unpark(h, token);
+	if (node_get(h, p->nodeid, &node)) {
+		reply_error(p->fd, p->unique, -EIO);
+		parked_remove(h, token, false, &copy);
 		return 0;
 	}
-	lock.wait = 1;
-	if (!p->interrupted && (handle_get(h, p->lock.fh, false, &hd) || handle_get(h, p->lock.fh, true, &hd)))
+	fr_helper_enter(h->fr);
+	/* One that was interrupted may have got its lock just before, and keeps it then. */
+	lock.wait = !p->interrupted;
+	if (handle_get(h, p->lock.fh, false, &hd) || handle_get(h, p->lock.fh, true, &hd))
 		err = h->be->setlk(h->priv, &req, &node, &hd, &lock);
+	if (!lock.wait && (err == -EAGAIN || err == -EACCES))
+		err = -EINTR;
 	if (err != FE_PENDING)
 		parked_complete(h, token, err);
 	return 0;

@@ -82,7 +82,7 @@ static void take_back(struct fe_host *h, struct fr_slot *s, unsigned index, size
 		op->undo(&c, c.note->granted);
 	c.note->granted = 0;
 	if (c.note->parked)
-		unpark(h, c.note->parked);
+		unpark_of_dead(h, c.note->parked, index);
 	c.note->parked = 0;
 	open_settle(&c);
 	note_settle(h, c.note);

@@ -16,7 +16,7 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#define CHECKPOINT_LAYOUT 2	/* raise it with each change of a record or of struct shared */
+#define CHECKPOINT_LAYOUT 3	/* raise it with each change of a record or of struct shared */
 #define CLOSE_TRIES	3	/* servers that die of the end, until there is none */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
@@ -33,47 +33,6 @@ static void service_log(void *host, int level, const char *fmt, ...)
 
 static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out);
 
-/* What is written where, and whether the descriptor is kept, in one step. */
-static void fd_note(struct fe_host *h, int *where, int value, int (*note)(struct fr *, struct fr_slot *, int), int fd)
-{
-	struct fr_slot *s;
-
-	if (!h->recovers || !h->service_slot) { /* nobody comes after; or: nobody has come yet */
-		__atomic_store_n(where, value, __ATOMIC_RELEASE);
-		if (!h->service_slot)
-			note(h->fr, NULL, fd);
-		return;
-	}
-	s = step_slot(h);
-	fr_begin(s);
-	fr_save(s, where, sizeof(*where));
-	__atomic_store_n(where, value, __ATOMIC_RELEASE);
-	note(h->fr, s, fd);
-	fr_commit(s);
-	step_slot_done(h);
-}
-
-void fd_put(void *host, int *where, int fd)
-{
-	fd_note(host, where, fd, fr_fd_keep, fd);
-}
-
-int fd_take(void *host, int *where)
-{
-	int fd = *where;
-
-	if (fd >= 0)
-		fd_note(host, where, -1, fr_fd_drop, fd);
-	return fd >= 0 ? fd : -1;
-}
-
-static int service_shared(void *host, const char *name, size_t size, void **out)
-{
-	struct fe_host *h = host;
-
-	return fr_area_new(h->fr, name, size, out);
-}
-
 static void services_init(struct fe_host *h)
 {
 	h->services = (struct fe_services){
@@ -87,9 +46,13 @@ static void services_init(struct fe_host *h)
 		.with_node = node_with_key,
 		.log = service_log,
 		.open_inner = service_open_inner,
-		.shared = service_shared,
+		.shared = keep_shared,
 		.fd_put = fd_put,
 		.fd_take = fd_take,
+		.table = keep_table,
+		.record_new = keep_record,
+		.record_free = keep_no_record,
+		.record_each = keep_each,
 	};
 }
 

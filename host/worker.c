@@ -78,14 +78,17 @@ struct fr_slot *step_slot(struct fe_host *h)
 {
 	if (self)
 		return self->slot;
+	fr_helper_enter(h->fr);
 	pthread_mutex_lock(&h->service_lock);
 	return h->service_slot;
 }
 
 void step_slot_done(struct fe_host *h)
 {
-	if (!self)
-		pthread_mutex_unlock(&h->service_lock);
+	if (self)
+		return;
+	pthread_mutex_unlock(&h->service_lock);
+	fr_helper_leave(h->fr);
 }
 
 /* The thread that serves from a slot is the one that takes it. */
