@@ -246,13 +246,12 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 	struct statfs fs = { 0 };
 
 	fstatfs(pt->shared->mounts[0].fd, &fs);
-	root->features = FE_FEAT_KERNEL_PERMS | FE_FEAT_PASSTHROUGH | FE_FEAT_ATOMIC_O_TRUNC;
+	root->features = FE_FEAT_KERNEL_PERMS | FE_FEAT_PASSTHROUGH | FE_FEAT_ATOMIC_O_TRUNC | FE_FEAT_RECOVER |
+			 FE_FEAT_ADOPT;
 	if (pt->privileged)
 		root->features |= FE_FEAT_KILLPRIV | FE_FEAT_POSIX_ACL;
 	if (pt->source_locks)
 		root->features |= FE_FEAT_LOCKS | FE_FEAT_FLOCK;
-	else
-		root->features |= FE_FEAT_RECOVER | FE_FEAT_ADOPT;
 	/* overlayfs takes one level of stacking itself */
 	root->max_stack_depth = fs.f_type == OVERLAYFS_SUPER_MAGIC || fs.f_type == 0x65735546 /* FUSE */ ? 2 : 1;
 	pt->noflush = is_local(&fs) && !pt->source_locks && !pt->writeback;
@@ -279,6 +278,7 @@ static void pt_resume(void *b)
 
 	mutexes_init(pt);
 	cache_resume(&pt->cache);
+	locks_resume(pt);
 }
 
 static int pt_open(const struct fe_open_args *args, struct fe_root *root, void **priv)

@@ -248,6 +248,8 @@ int pt_setxattr(void *b, const struct fe_request *req, struct fe_node *node, con
 		size_t size, int flags, int kill_sgid);
 int pt_removexattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name);
 int locks_init(struct passthrough *pt);
+/* In a successor. */
+void locks_resume(struct passthrough *pt);
 void locks_fini(struct passthrough *pt);
 int pt_getlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
 	     struct fe_lock *lock);

@@ -24,21 +24,13 @@
 
 #include "host/host.h"
 #include "programs/control.h"
+#include "tests/crash/operations.h"
 
 #define MOST_STEPS 4000
 
 static struct mount_entry mounted;
-static int fd = -1, fd2 = -1;
-static char why[256];
-
-/* False, with the reason noted, where the condition does not hold. */
-#define MUST(c) \
-	do { \
-		if (!(c)) { \
-			snprintf(why, sizeof(why), "%s: %s", #c, strerror(errno)); \
-			return false; \
-		} \
-	} while (0)
+int fd = -1, fd2 = -1;
+char why[256];
 
 static bool put(const char *name, const char *text)
 {
@@ -91,7 +83,7 @@ static bool files_a_b(void)
 	return put("a", "alpha") && put("b", "beta");
 }
 
-static bool opened_a(void)
+bool opened_a(void)
 {
 	MUST(file_a());
 	fd = open("a", O_RDWR | O_CLOEXEC);
@@ -532,12 +524,7 @@ static bool do_ioctl(void)
 	return true;
 }
 
-static const struct operation {
-	const char *name;
-	bool (*before)(void);
-	bool (*act)(void);
-	bool (*after)(void);
-} operations[] = {
+static const struct operation operations[] = {
 	{ "lookup", file_a, do_stat, see_a },
 	{ "absent", nothing, do_absent, nothing },
 	{ "create", nothing, do_create, see_a },
@@ -615,6 +602,7 @@ static int one_death(const struct operation *op, unsigned step)
 	usleep(2000);
 	if (good)
 		good = op->after();
+	other_end();
 	if (fd >= 0)
 		close(fd);
 	if (fd2 >= 0)
@@ -628,11 +616,39 @@ static int one_death(const struct operation *op, unsigned step)
 	return kill_in(op, 0) >= at;
 }
 
+/* Else the kernel keeps the locks of the mount, and asks nobody. */
+static bool asked_for_locks(void)
+{
+	char status[16384];
+
+	return !control_ask(&mounted, FE_CONTROL_STATUS, status, sizeof(status)) &&
+	       strstr(status, "\"locks\":\"source\"");
+}
+
+/* Whether all was well. */
+static bool all_deaths(const struct operation *op, bool asks)
+{
+	unsigned step = 0;
+	int died = 1;
+
+	while (died == 1 && step < MOST_STEPS)
+		died = one_death(op, ++step);
+	if (died < 0)
+		return false;
+	if (asks && step < 3) {
+		printf("FAIL operations/%s: only %u steps\n", op->name, step);
+		return false;
+	}
+	printf("ok operations/%s (%u steps)\n", op->name, step - 1);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	const char *only = argc == 4 && !strcmp(argv[1], "--only") ? argv[2] : NULL;
 	const char *mountpoint = argv[argc - 1];
-	bool failed = false;
+	const size_t n = sizeof(operations) / sizeof(operations[0]);
+	bool well = true, locks;
 
 	setlinebuf(stdout);
 	umask(022);
@@ -640,21 +656,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: operations [--only NAME] MOUNTPOINT\n");
 		return 2;
 	}
-	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
-		const struct operation *op = &operations[i];
-		int died = 1;
-		unsigned step = 0;
+	locks = asked_for_locks();
+	for (size_t i = 0; i < n + n_lock_operations; i++) {
+		const struct operation *op = i < n ? &operations[i] : &lock_operations[i - n];
 
-		if (only && strcmp(only, op->name))
-			continue;
-		while (died == 1 && step < MOST_STEPS)
-			died = one_death(op, ++step);
-		if (died < 0)
-			failed = true;
-		else if (step < 3)
-			failed = true, printf("FAIL operations/%s: only %u steps\n", op->name, step);
-		else
-			printf("ok operations/%s (%u steps)\n", op->name, step - 1);
+		if (!only || !strcmp(only, op->name))
+			well &= all_deaths(op, i < n || locks);
 	}
-	return failed;
+	return !well;
 }

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the operations of operations.c share. */
+#ifndef FE_TESTS_CRASH_OPERATIONS_H
+#define FE_TESTS_CRASH_OPERATIONS_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* False, with the reason noted, where the condition does not hold. */
+#define MUST(c) \
+	do { \
+		if (!(c)) { \
+			snprintf(why, sizeof(why), "%s: %s", #c, strerror(errno)); \
+			return false; \
+		} \
+	} while (0)
+
+extern int fd, fd2;	/* closed after the operation */
+extern char why[256];
+
+struct operation {
+	const char *name;
+	bool (*before)(void);
+	bool (*act)(void);
+	bool (*after)(void);
+};
+
+/* "a" exists, and fd is open on it for reading and writing. */
+bool opened_a(void);
+
+/* operations_locks.c */
+extern const struct operation lock_operations[];
+extern const size_t n_lock_operations;
+/* Ends the other process, if there is one. */
+void other_end(void);
+
+#endif
