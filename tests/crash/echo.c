@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -90,6 +91,27 @@ static void open_files(struct echo *e, struct fr_slot *slot, bool keep)
 	}
 }
 
+/* As if a thread without a slot did; in a process that takes its time to go. */
+static void help(struct echo *e)
+{
+	const size_t size = 64u << 20;
+
+	fr_helper_enter(e->fr);
+	mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	e->state->helped = getpid();
+}
+
+/* All threads of it. */
+static bool gone(pid_t pid)
+{
+	struct pollfd p = { .fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
+	bool ended = p.fd < 0 || poll(&p, 1, 0) == 1;
+
+	if (p.fd >= 0)
+		close(p.fd);
+	return ended;
+}
+
 static void answer(struct echo *e, struct fr_slot *slot)
 {
 	const struct fuse_in_header *in = fr_slot_request(slot);
@@ -105,6 +127,8 @@ static void answer(struct echo *e, struct fr_slot *slot)
 		pause_ms(1000);
 	if (in->opcode == ECHO_EXIT)
 		_exit(3);
+	if (in->opcode == ECHO_HELP)
+		help(e);
 	pthread_mutex_lock(&s->lock);
 	fr_begin(slot);
 	if (in->opcode == ECHO_LEAK || in->opcode == ECHO_KEEP)
@@ -165,6 +189,9 @@ static int worker(struct fr *fr, void *arg)
 
 	e->fr = fr;
 	leave = 0;
+	if (e->state->helped && !gone(e->state->helped))
+		e->state->lingered++;
+	e->state->helped = 0;
 	pthread_mutex_init(&e->state->lock, NULL);
 	for (uint32_t i = 0; i < ECHO_THREADS; i++) {
 		servers[i] = (struct server){ .e = e, .index = i };

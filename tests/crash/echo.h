@@ -16,7 +16,7 @@
 #define ECHO_THREADS	3
 
 /* What a request asks for, as its opcode; a real one that wants a reply. */
-enum { ECHO_COUNT = 1000, ECHO_CRASH, ECHO_HANG, ECHO_LEAK, ECHO_KEEP, ECHO_RETURN, ECHO_EXIT };
+enum { ECHO_COUNT = 1000, ECHO_CRASH, ECHO_HANG, ECHO_LEAK, ECHO_KEEP, ECHO_RETURN, ECHO_EXIT, ECHO_HELP };
 
 /* An area of the checkpoint. */
 struct echo_state {
@@ -29,6 +29,8 @@ struct echo_state {
 	uint32_t n_kept;
 	int32_t leaked[64];
 	uint32_t n_leaked;
+	pid_t helped;			/* a worker where somebody without a slot is at work */
+	uint32_t lingered;		/* such a one was not gone when its successor began */
 	pthread_mutex_t lock;		/* made new by each worker */
 };
 

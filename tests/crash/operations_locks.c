@@ -247,6 +247,17 @@ static bool closed(enum kind kind)
 	return true;
 }
 
+/* Who closes is done when close(2) returns. */
+static bool flushed(enum kind kind)
+{
+	int f = fd;
+
+	fd = -1;
+	MUST(!close(f));
+	MUST(his(kind, TRY, F_WRLCK, 0) == 0);
+	return true;
+}
+
 static bool he_holds_mine_is_new(enum kind kind)
 {
 	fd = open("a", O_RDWR | O_CLOEXEC);
@@ -297,7 +308,7 @@ static bool he_holds_two(enum kind kind)
 
 ALL(i_hold) ALL(conflict) ALL(he_holds) ALL(granted) ALL(interrupted) ALL(i_hold_still) ALL(closed)
 ALL(he_holds_mine_is_new) ALL(he_ends) ALL(i_hold_now)
-WITH(POSIX, circle) WITH(POSIX, he_holds_two)
+WITH(POSIX, flushed) WITH(POSIX, circle) WITH(POSIX, he_holds_two)
 
 #define EACH(name, kind) \
 	{ "lock-conflict-" name, both, OF(kind, conflict), OF(kind, he_holds) }, \
@@ -310,6 +321,7 @@ const struct operation lock_operations[] = {
 	EACH("posix", POSIX),
 	EACH("ofd", OFD),
 	EACH("flock", FLOCK),
+	{ "lock-flushed", OF(POSIX, i_hold), OF(POSIX, flushed), OF(POSIX, he_holds_mine_is_new) },
 	{ "lock-circle", OF(POSIX, i_hold), OF(POSIX, circle), OF(POSIX, he_holds_two) },
 };
 

@@ -83,6 +83,19 @@ static void keeper_by_worker(void)
 	ok("keeper-by-worker");
 }
 
+/* Threads without a slot, which have no lock that tells of their death. */
+static void helpers(void)
+{
+	for (int i = 0; i < 20; i++) {
+		must(!echo_call(&e, ECHO_HELP, NULL), "a request failed");
+		kill_role('W');
+		echo_load(&e, 50);
+		echo_settled(&e);
+	}
+	must(!e.state->lingered, "%u of 20 successors began while threads of a worker were left", e.state->lingered);
+	ok("helpers");
+}
+
 static void at_random(unsigned kills)
 {
 	const char *given = getenv("FE_SEED");
@@ -110,6 +123,7 @@ static void life(unsigned kills)
 	echo_load(&e, 2000);
 	orders();
 	keeper_by_worker();
+	helpers();
 	at_random(kills);
 	fr_stats(e.fr, &stats);
 	printf("# recoveries %llu, replies sent again %llu, requests done again %llu, last pause %llu us\n",

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -24,7 +25,7 @@
 #define PATIENCE 60 /* seconds; only for what hangs */
 
 enum kind { POSIX, OFD, FLOCK };
-enum what { OPEN, OPEN_DIR, DUP, CLOSE, LOCK, WAIT, TEST };
+enum what { OPEN, OPEN_DIR, DUP, CLOSE, LOCK, WAIT, WAIT_AND_CLOSE, TEST };
 
 struct cmd {
 	enum what what;
@@ -76,6 +77,55 @@ static int lock_call(const struct cmd *c, int fd, struct flock *l)
 	return fcntl(fd, op[c->kind == OFD][c->what == TEST ? 2 : wait], l);
 }
 
+/* Somebody waits for a lock on the file; /proc/locks marks him by an arrow. */
+static bool someone_waits(const char *path)
+{
+	char mark[32], line[256];
+	struct stat st;
+	bool found = false;
+	FILE *f;
+
+	if (stat(path, &st))
+		return false;
+	snprintf(mark, sizeof(mark), ":%lu ", (unsigned long)st.st_ino);
+	f = fopen("/proc/locks", "re");
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, "->") && strstr(line, mark);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* When somebody waits for the file, it is opened and closed; that it is done is told by another name. */
+static void *close_beside(void *arg)
+{
+	const struct cmd *c = arg;
+	char told[600];
+
+	while (!someone_waits(c->path))
+		poll(NULL, 0, 5);
+	close(open(c->path, O_RDWR));
+	snprintf(told, sizeof(told), "%s.closed", c->path);
+	close(open(told, O_RDWR | O_CREAT, 0600));
+	return NULL;
+}
+
+static int wait_and_close(const struct cmd *c, int fd, struct flock *found)
+{
+	struct cmd wait = *c;
+	pthread_t thread;
+	int ret, err;
+
+	wait.what = WAIT;
+	if (pthread_create(&thread, NULL, close_beside, &wait))
+		return -1;
+	ret = lock_call(&wait, fd, found);
+	err = errno;
+	pthread_join(thread, NULL);
+	errno = err;
+	return ret;
+}
+
 static int act(const struct cmd *c, int *fds, struct flock *found)
 {
 	switch (c->what) {
@@ -87,6 +137,8 @@ static int act(const struct cmd *c, int *fds, struct flock *found)
 		return (fds[c->fd2] = dup(fds[c->fd])) < 0 ? -1 : 0;
 	case CLOSE:
 		return close(fds[c->fd]);
+	case WAIT_AND_CLOSE:
+		return wait_and_close(c, fds[c->fd], found);
 	default:
 		return lock_call(c, fds[c->fd], found);
 	}
@@ -253,31 +305,13 @@ static int lock_at_last(struct actor *a, int fd, int type)
 	return err;
 }
 
-/* Somebody waits for a lock on the file; /proc/locks marks him by an arrow. */
-static bool someone_waits(int side, const char *name)
-{
-	char path[600], mark[32], line[256];
-	struct stat st;
-	bool found = false;
-	FILE *f;
-
-	file_of(path, sizeof(path), side, name);
-	if (stat(path, &st))
-		return false;
-	snprintf(mark, sizeof(mark), ":%lu ", (unsigned long)st.st_ino);
-	f = fopen("/proc/locks", "re");
-	while (f && fgets(line, sizeof(line), f))
-		found |= strstr(line, "->") && strstr(line, mark);
-	if (f)
-		fclose(f);
-	return found;
-}
-
 static void see_wait(struct actor *a, int side, const char *name)
 {
 	time_t until = time(NULL) + PATIENCE;
+	char path[600];
 
-	while (!someone_waits(side, name) && !answered(a, 0) && time(NULL) < until)
+	file_of(path, sizeof(path), side, name);
+	while (!someone_waits(path) && !answered(a, 0) && time(NULL) < until)
 		poll(NULL, 0, 5);
 	if (answered(a, 0))
 		wrong("did not wait: %s", strerror(answer(a).err));
@@ -393,6 +427,27 @@ static void t_close(struct actor *a, struct actor *b)
 	expect("after the last close", 0, lock_at_last(b, 0, F_WRLCK));
 }
 
+/* POSIX: a close lets go of what the process holds, not of what a thread of it waits for. */
+static void t_close_beside(struct actor *a, struct actor *b)
+{
+	struct cmd c = { WAIT_AND_CLOSE, kind, 0, 0, F_WRLCK, 0, 0, "" };
+	time_t until = time(NULL) + PATIENCE;
+	char told[600];
+
+	if (kind != POSIX)
+		return;
+	expect("exclusive", 0, lock(a, 0, F_WRLCK));
+	file_of(c.path, sizeof(c.path), 1, "file");
+	file_of(told, sizeof(told), 1, "file.closed");
+	unlink(told);
+	send_cmd(b, &c);
+	while (access(told, F_OK) && time(NULL) < until)
+		poll(NULL, 0, 5);
+	expect("unlock", 0, lock(a, 0, F_UNLCK));
+	expect("granted", 0, answer(b).err);
+	expect("taken by the one who waited", EAGAIN, lock(a, 0, F_RDLCK));
+}
+
 static void t_exit(struct actor *a, struct actor *b)
 {
 	expect("exclusive", 0, lock(a, 0, F_WRLCK));
@@ -488,6 +543,7 @@ static const struct {
 	{ "getlk", false, t_getlk }, { "wait", false, t_wait },
 	{ "signal", false, t_signal }, { "killed", false, t_killed },
 	{ "close", false, t_close }, { "exit", false, t_exit },
+	{ "close-beside", false, t_close_beside },
 	{ "deadlock", false, t_deadlock }, { "directory", false, t_directory },
 	{ "program", false, t_program }, { "apart", true, t_apart },
 };
