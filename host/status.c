@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "host/internal.h"
@@ -101,6 +103,21 @@ static void put_upgrade(struct text *t, struct fe_host *h)
 	put(t, "}");
 }
 
+/* What the last worker that died died of. */
+static void put_death(struct text *t, const struct fr_stats *s)
+{
+	if (!s->recoveries)
+		return;
+	put(t, ",\"last_death\":\"");
+	if (WIFSIGNALED(s->last_status))
+		put(t, "signal %d (%s)", WTERMSIG(s->last_status), strsignal(WTERMSIG(s->last_status)));
+	else if (s->last_status)
+		put(t, "exit status %d", WEXITSTATUS(s->last_status));
+	else
+		put(t, "not known"); /* not a child of this keeper */
+	put(t, "\"");
+}
+
 static void put_recovery(struct text *t, struct fe_host *h)
 {
 	struct fr_stats s = { .struct_size = sizeof(s) };
@@ -114,6 +131,7 @@ static void put_recovery(struct text *t, struct fe_host *h)
 	    (int)fr_keeper_pid(h->fr), s.generation, (unsigned long long)s.recoveries, (double)s.last_pause / 1e6);
 	put(t, ",\"replies_sent_again\":%llu,\"requests_done_again\":%llu,\"requests_set_aside\":%llu",
 	    (unsigned long long)s.resent, (unsigned long long)s.redone, (unsigned long long)s.set_aside);
+	put_death(t, &s);
 	put_upgrade(t, h);
 }
 
