@@ -358,6 +358,8 @@ void fr_close_own(struct fr *fr, int *fd);
 /* Of a robust lock, whether it is held, as its futex says. */
 enum owner { OWNER_NONE, OWNER_DEAD, OWNER_ALIVE };
 enum owner fr_owner(pthread_mutex_t *m);
+/* The thread that holds it, 0: none. */
+pid_t fr_owner_tid(pthread_mutex_t *m);
 /* Waits at most ms until that may have changed. */
 void fr_owner_wait(pthread_mutex_t *m, unsigned ms);
 void fr_wake_keeper(const struct fr *fr);

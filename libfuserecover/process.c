@@ -131,6 +131,13 @@ enum owner fr_owner(pthread_mutex_t *m)
 	return v & FUTEX_OWNER_DIED ? OWNER_DEAD : v & FUTEX_TID_MASK ? OWNER_ALIVE : OWNER_NONE;
 }
 
+pid_t fr_owner_tid(pthread_mutex_t *m)
+{
+	uint32_t v = atomic_load(word_of(m));
+
+	return v & FUTEX_OWNER_DIED ? 0 : (pid_t)(v & FUTEX_TID_MASK);
+}
+
 void fr_owner_wait(pthread_mutex_t *m, unsigned ms)
 {
 	const struct timespec most = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };

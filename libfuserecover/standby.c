@@ -6,6 +6,8 @@
  * There are never two workers: the role is claimed by one atomic exchange against the claim of a worker
  * whose threads have been seen dead.
  */
+#include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "libfuserecover/internal.h"
@@ -32,6 +34,16 @@ static void tell_stuck(const struct fr *fr, uint32_t slot)
 	       CLAIM_PID(fr->worker_claim), request);
 }
 
+/* Who serves may have been SCHED_IDLE, and dies as slowly. */
+static void hurry(const struct fr *fr, pthread_mutex_t *alive)
+{
+	const struct sched_param none = { 0 };
+	pid_t tid = fr_owner_tid(alive);
+
+	if (tid && !syscall(SYS_tgkill, CLAIM_PID(fr->worker_claim), tid, 0))
+		sched_setscheduler(tid, SCHED_OTHER, &none);
+}
+
 /* The main thread is dead: until the others that serve are, too. */
 static void wait_for_threads(struct fr *fr)
 {
@@ -40,6 +52,7 @@ static void wait_for_threads(struct fr *fr)
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		pthread_mutex_t *alive = &fr->cp_slots[i].alive;
 
+		hurry(fr, alive);
 		while (fr_owner(alive) == OWNER_ALIVE && !fr_pidfd_dead(fr->worker_pidfd)) {
 			fr_owner_wait(alive, 20);
 			if (fr_now_ns() < tell_at)
