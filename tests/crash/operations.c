@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * operations [--only NAME] MOUNTPOINT
+ * operations [--only files|locks|NAME] MOUNTPOINT
  * Each operation of a file system, once for each numbered step of the server that serves it: there the
  * server dies (killpoint.h). The caller must see what it would see otherwise, and so must who looks
- * afterwards. The server has to be built with --enable-kill-points.
+ * afterwards. An upgrade is done by its name only, since the keeper may die of it. The server has to be built with --enable-kill-points.
  */
 #define _LARGEFILE64_SOURCE
 #include <dirent.h>
@@ -643,6 +643,13 @@ static bool all_deaths(const struct operation *op, bool asks)
 	return true;
 }
 
+static bool wanted(const struct operation *op, bool lock, const char *only)
+{
+	if (!only || !strcmp(only, "files"))
+		return op->act != do_upgrade && !(only && lock);
+	return !strcmp(only, op->name) || (lock && !strcmp(only, "locks"));
+}
+
 int main(int argc, char **argv)
 {
 	const char *only = argc == 4 && !strcmp(argv[1], "--only") ? argv[2] : NULL;
@@ -653,14 +660,14 @@ int main(int argc, char **argv)
 	setlinebuf(stdout);
 	umask(022);
 	if (argc < 2 || mountinfo_lookup(mountpoint, &mounted) || chdir(mountpoint)) {
-		fprintf(stderr, "usage: operations [--only NAME] MOUNTPOINT\n");
+		fprintf(stderr, "usage: operations [--only files|locks|NAME] MOUNTPOINT\n");
 		return 2;
 	}
 	locks = asked_for_locks();
 	for (size_t i = 0; i < n + n_lock_operations; i++) {
 		const struct operation *op = i < n ? &operations[i] : &lock_operations[i - n];
 
-		if (!only || !strcmp(only, op->name))
+		if (wanted(op, i >= n, only))
 			well &= all_deaths(op, i < n || locks);
 	}
 	return !well;

@@ -265,6 +265,20 @@ umount_fe() {
 	server_well "$mnt"
 }
 
+# Where keepers may have died, only the first of which is our child.
+umount_served() {
+	local mnt=$1 keeper
+	keeper=$(json_of "$mnt" "s['keeper_pid']")
+	if [ "$keeper" = "${server_pid[$mnt]}" ]; then
+		umount_fe "$mnt"
+		return
+	fi
+	wait_until 10 umount "$mnt" 2>/dev/null || umount "$mnt"
+	wait_until 30 gone "$keeper" || fail "server of ${mnt##*/}" "keeper $keeper does not end"
+	wait "${server_pid[$mnt]}" || true
+	unset "server_pid[$mnt]"
+}
+
 # The status as JSON; the socket appears a moment after the mount.
 status_json() {
 	wait_until 10 "$FECTL" status "$1" --json 2>/dev/null || "$FECTL" status "$1" --json
