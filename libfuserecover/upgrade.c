@@ -105,7 +105,7 @@ void fr_upgrade_done(struct fr *fr)
 
 PUBLIC int fr_upgrade(struct fr *fr, const char *program)
 {
-	uint32_t state = atomic_load(&fr->cp->upgrade);
+	uint32_t state;
 
 	if (fr->role != WORKER || !fr->options.exec)
 		return -ENOTSUP;
@@ -303,7 +303,6 @@ static void stay(struct fr *fr, const char *why)
 
 static void switch_programs(struct fr *fr)
 {
-	uint32_t state = UPGRADE_ASKED;
 	sigset_t before;
 
 	/* What comes from here on is for the new program: it is pending over execve(2). */
@@ -311,8 +310,7 @@ static void switch_programs(struct fr *fr)
 	atomic_store(&fr->cp->switched_at, fr_now_ns());
 	atomic_store(&fr->cp->program, fr->program);
 	FR_STEP();
-	if (!atomic_compare_exchange_strong(&fr->cp->upgrade, &state, UPGRADE_SWITCHING))
-		return;
+	atomic_store(&fr->cp->upgrade, UPGRADE_SWITCHING);
 	FR_STEP();
 	if (!end_worker(fr)) {
 		/* It may still go, and then has a successor. */
