@@ -379,7 +379,7 @@ int fr_take_possession(struct fr *fr)
 	if (fr_is_upgrade(fr)) {
 		fr->old_standby = (pid_t)atomic_load(&h->standby);
 		fr->program = atomic_load(&h->program) + 1;
-		fr_signals_unblock();
+		fr_signals_mask(SIG_UNBLOCK, NULL);
 	} else {
 		atomic_store(&h->upgrade, UPGRADE_NONE);
 		atomic_store(&h->stopping, 0);

@@ -368,8 +368,8 @@ void fr_signals_catch(struct fr *fr);
 void fr_signals_restore(void);
 /* As in a worker: they kill. */
 void fr_signals_default(void);
-void fr_signals_block(sigset_t *before);
-void fr_signals_unblock(void);
+/* how: SIG_BLOCK or SIG_UNBLOCK */
+void fr_signals_mask(int how, sigset_t *before);
 
 /* ---- keeper.c, standby.c, worker.c, watcher.c ---- */
 /* Keeps until the end of the service: what fr_run() returns. */

@@ -193,24 +193,14 @@ void fr_signals_restore(void)
 		sigaction(stops[i], &before[i], NULL);
 }
 
-void fr_signals_block(sigset_t *mask)
+void fr_signals_mask(int how, sigset_t *mask)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
 	for (unsigned i = 0; i < STOPS; i++)
 		sigaddset(&set, stops[i]);
-	pthread_sigmask(SIG_BLOCK, &set, mask);
-}
-
-void fr_signals_unblock(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	for (unsigned i = 0; i < STOPS; i++)
-		sigaddset(&set, stops[i]);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_sigmask(how, &set, mask);
 }
 
 void fr_signals_default(void)

@@ -306,7 +306,7 @@ static void switch_programs(struct fr *fr)
 	sigset_t before;
 
 	/* What comes from here on is for the new program: it is pending over execve(2). */
-	fr_signals_block(&before);
+	fr_signals_mask(SIG_BLOCK, &before);
 	atomic_store(&fr->cp->switched_at, fr_now_ns());
 	atomic_store(&fr->cp->program, fr->program);
 	FR_STEP();

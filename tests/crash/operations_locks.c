@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tests/crash/operations.h"
+#include "tests/mount/proc_locks.h"
 
 #define PATIENCE 30 /* seconds; only for what hangs */
 
@@ -163,23 +164,11 @@ static bool he_waits(enum kind kind, int type)
 	return true;
 }
 
-/* Whether anybody waits for a lock on "a"; /proc/locks marks him by an arrow. */
 static bool arrow(void)
 {
-	char mark[32], line[256];
 	struct stat st;
-	bool found = false;
-	FILE *f;
 
-	if (fstat(fd, &st))
-		return false;
-	snprintf(mark, sizeof(mark), ":%lu ", (unsigned long)st.st_ino);
-	f = fopen("/proc/locks", "re");
-	while (f && fgets(line, sizeof(line), f))
-		found |= strstr(line, "->") && strstr(line, mark);
-	if (f)
-		fclose(f);
-	return found;
+	return !fstat(fd, &st) && somebody_waits(st.st_ino);
 }
 
 static bool conflict(enum kind kind)

@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/mount/proc_locks.h"
+
 #define FDS 4
 #define PATIENCE 60 /* seconds; only for what hangs */
 
@@ -77,23 +79,11 @@ static int lock_call(const struct cmd *c, int fd, struct flock *l)
 	return fcntl(fd, op[c->kind == OFD][c->what == TEST ? 2 : wait], l);
 }
 
-/* Somebody waits for a lock on the file; /proc/locks marks him by an arrow. */
 static bool someone_waits(const char *path)
 {
-	char mark[32], line[256];
 	struct stat st;
-	bool found = false;
-	FILE *f;
 
-	if (stat(path, &st))
-		return false;
-	snprintf(mark, sizeof(mark), ":%lu ", (unsigned long)st.st_ino);
-	f = fopen("/proc/locks", "re");
-	while (f && fgets(line, sizeof(line), f))
-		found |= strstr(line, "->") && strstr(line, mark);
-	if (f)
-		fclose(f);
-	return found;
+	return !stat(path, &st) && somebody_waits(st.st_ino);
 }
 
 /* When somebody waits for the file, it is opened and closed; that it is done is told by another name. */
