@@ -345,6 +345,8 @@ struct fe_open_args {
 	 * root's record is not asked for.
 	 */
 	int adopted;
+	/* Each fd_put and fd_take costs a message to the service manager: put what has to be, and no more. */
+	int stored;
 };
 
 /*

@@ -21,53 +21,22 @@
 #define STATUS_SIZE 16384
 #define BIND_TRIES 500	/* of 10 ms each */
 
-/* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
-static int find_device(const struct fe_host *h, unsigned *dev_major, unsigned *dev_minor)
+struct device {
+	unsigned major, minor;
+};
+
+static void note_device(void *arg, unsigned major, unsigned minor, const char *type)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	_cleanup_free_ char *line = NULL;
-	size_t size = 0;
-	int found = -ENOENT;
-
-	if (!f)
-		return -errno;
-	while (getline(&line, &size, f) > 0) {
-		unsigned major, minor;
-		int at = 0;
-		char *path, *end, *out;
-
-		if (sscanf(line, "%*d %*d %u:%u %*s %n", &major, &minor, &at) < 2 || !at)
-			continue;
-		path = line + at;
-		end = strchr(path, ' ');
-		if (!end)
-			continue;
-		*end = 0;
-		out = path;
-		for (char *p = path; *p; p++) { /* \ooo stands for space, tab, newline and backslash */
-			if (*p == '\\' && p[1] && p[2] && p[3]) {
-				*out++ = (char)((p[1] - '0') << 6 | (p[2] - '0') << 3 | (p[3] - '0'));
-				p += 3;
-			} else {
-				*out++ = *p;
-			}
-		}
-		*out = 0;
-		if (strcmp(path, h->shared->mountpoint))
-			continue;
-		*dev_major = major; /* the last one lies on top */
-		*dev_minor = minor;
-		found = 0;
-	}
-	fclose(f);
-	return found;
+	(void)type;
+	*(struct device *)arg = (struct device){ major, minor };
 }
 
 bool lies_on_top(const struct fe_host *h)
 {
-	unsigned major, minor;
+	struct device d;
 
-	return !find_device(h, &major, &minor) && major == h->shared->dev_major && minor == h->shared->dev_minor;
+	return !mounts_on(h->shared->mountpoint, note_device, &d) && d.major == h->shared->dev_major &&
+	       d.minor == h->shared->dev_minor;
 }
 
 int control_open(struct fe_host *h)
@@ -75,16 +44,20 @@ int control_open(struct fe_host *h)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	_cleanup_close_ int fd = -1;
 	socklen_t len;
-	int err = find_device(h, &h->shared->dev_major, &h->shared->dev_minor);
+	struct device d;
+	/* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
+	int err = mounts_on(h->shared->mountpoint, note_device, &d);
 
 	if (err) {
 		fe_log(LOG_WARNING, "%s is not in /proc/self/mountinfo: fuse-extentctl will not find this server",
 		       h->shared->mountpoint);
 		return 0;
 	}
+	h->shared->dev_major = d.major;
+	h->shared->dev_minor = d.minor;
 	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
 			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
-					   h->shared->dev_major, h->shared->dev_minor));
+					   d.major, d.minor));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	err = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&addr, len);
 	/* The number may be that of a mount whose server is about to end. */

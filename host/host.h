@@ -46,6 +46,8 @@ struct fe_host_options {
 	int checkpoint;			/* to go on with, from fr_inherited(); 0: none */
 	int (*exec)(const char *program); /* options.exec of <fuserecover.h>; NULL: no upgrades */
 	uint64_t hang_limit;		/* nanoseconds in one request until the server is replaced; 0: no limit */
+	int fdstore;			/* the service manager keeps the descriptors, too */
+	int notify;			/* ... and is told how the service is */
 };
 
 /*
@@ -66,6 +68,9 @@ int fe_host_mount(struct fe_host *host);
 
 /* Answers requests until the file system is unmounted or fe_host_stop() was called. */
 int fe_host_serve(struct fe_host *host);
+
+/* Detaches the mounts of fuse-extent that lie on a mountpoint; with `dead` those whose server is gone. */
+void fe_host_detach(const char *mountpoint, int dead);
 
 /*
  * Unmounts; where the mount is in use it is detached, and served until its last user is gone. A second

@@ -110,6 +110,7 @@ struct shared {
 	_Atomic uint32_t closings;	/* servers that began to close the backend */
 	_Atomic uint32_t backing_at;
 	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */
+	uint64_t asked;			/* hash of what the mount was asked for with */
 	_Atomic uint64_t counts[FR_SLOTS_MAX][OPCODES];
 };
 
@@ -313,6 +314,15 @@ void *keep_record(void *host, struct fe_table *t, const void *bytes);
 void keep_no_record(void *host, struct fe_table *t, void *record);
 int keep_each(void *host, struct fe_table *t, int (*fn)(void *arg, void *record), void *arg);
 
+/* adopt.c */
+void adopt_note(struct fe_host *h, const struct fe_host_options *o);
+/* Whether a checkpoint that was handed down is that of this mount, and whole enough. */
+int adopt_check(struct fe_host *h, const struct fe_host_options *o);
+/* Nothing is mounted: it lives on, perhaps detached. */
+int adopt_mount(struct fe_host *h);
+/* From now on the service manager has the descriptors, too. */
+int adopt_store(struct fe_host *h);
+
 /* names.c */
 void entry_begin(struct call *c, struct fe_entry *e);
 /* The entry's nodeid is in `out` when it is counted. */
@@ -338,6 +348,8 @@ void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id);
 /* mount.c */
 int mount_fuse(struct fe_host *h, uint32_t root_mode);
 int unmount_fuse(struct fe_host *h, bool lazy);
+/* Calls fn for each mount on a path, in the order of the mount table, which has the topmost last. */
+int mounts_on(const char *path, void (*fn)(void *arg, unsigned major, unsigned minor, const char *type), void *arg);
 
 /* init.c */
 void passthrough_set(struct fe_host *h, bool on, const char *reason);

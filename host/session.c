@@ -16,10 +16,15 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#define CHECKPOINT_LAYOUT 3	/* raise it with each change of a record or of struct shared */
+#define CHECKPOINT_LAYOUT 4	/* raise it with each change of a record or of struct shared */
 #define CLOSE_TRIES	3	/* servers that die of the end, until there is none */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
+
+static bool may_recover(const struct fe_host *h)
+{
+	return !h->opt.norecover && h->root.features & FE_FEAT_RECOVER && !TSAN;
+}
 
 static void service_log(void *host, int level, const char *fmt, ...)
 {
@@ -70,6 +75,7 @@ static int open_backend(struct fe_host *h, const struct fe_backend *be, const ch
 		.writeback = h->opt.writeback,
 		.read_only = !!(h->opt.mount_flags & 1 /* MS_RDONLY */),
 		.adopted = h->opt.checkpoint > 0,
+		.stored = h->opt.fdstore,
 	};
 
 	memset(root, 0, sizeof(*root));
@@ -238,6 +244,7 @@ static int checkpoint_new(struct fe_host *h)
 		.deaths = h->opt.recover_limit > 256 ? FR_NEVER : h->opt.recover_limit,
 		.exec = h->opt.exec ? exec_program : NULL,
 		.hang_ms = hang_ms(h->opt.hang_limit),
+		.notify = (uint32_t)h->opt.notify,
 	};
 	int err;
 
@@ -287,11 +294,16 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 		err = open_outer(h);
 	if (err)
 		goto fail;
-	if (h->opt.checkpoint > 0 && !(h->root.features & FE_FEAT_ADOPT)) {
-		fe_log(LOG_ERR, "the backend %s can not be taken over by another program", h->be->name);
+	if (h->opt.checkpoint > 0)
+		err = adopt_check(h, options);
+	else
+		adopt_note(h, options);
+	if (!err && h->opt.fdstore && !(may_recover(h) && h->root.features & FE_FEAT_ADOPT)) {
+		fe_log(LOG_ERR, "the option fdstore needs a keeper, and a backend that another program can take over");
 		err = -ENOTSUP;
-		goto fail;
 	}
+	if (err)
+		goto fail;
 	settle_options(h);
 	*out = h;
 	return 0;
@@ -300,19 +312,21 @@ fail:
 	return err;
 }
 
-int fe_host_mount(struct fe_host *h)
+static int mount_new(struct fe_host *h)
 {
-	int err;
+	int err = mount_fuse(h, h->root.root.attr.stx_mode);
 
-	if (h->opt.checkpoint > 0) {
-		h->mounted = true;
-		return 0;
-	}
-	err = mount_fuse(h, h->root.root.attr.stx_mode);
 	if (!err)
 		err = handshake(h);
+	return err ? err : control_open(h);
+}
+
+int fe_host_mount(struct fe_host *h)
+{
+	int err = h->opt.checkpoint > 0 ? adopt_mount(h) : mount_new(h);
+
 	if (!err)
-		err = control_open(h);
+		err = adopt_store(h);
 	if (err && h->mounted) {
 		unmount_fuse(h, true);
 		h->mounted = false;
@@ -331,6 +345,8 @@ static void unmount_asked(struct fe_host *h)
 {
 	int err;
 
+	if (h->opt.notify)
+		fr_notify("STOPPING=1");
 	if (atomic_load(&h->shared->stops) > 1) {
 		uint64_t one = 1;
 		ssize_t n = write(h->quit_fd, &one, sizeof(one));
@@ -460,7 +476,9 @@ int fe_host_serve(struct fe_host *h)
 	int err;
 
 	h->served = true;
-	h->recovers = !h->opt.norecover && h->root.features & FE_FEAT_RECOVER && !TSAN;
+	h->recovers = may_recover(h);
+	if (h->opt.notify)
+		fr_notify("READY=1\nSTATUS=serving");
 	if (TSAN)
 		fe_log(LOG_INFO, "ThreadSanitizer adds a thread to each process: served without a keeper");
 	else if (!h->opt.norecover && !h->recovers)
@@ -471,6 +489,8 @@ int fe_host_serve(struct fe_host *h)
 	if (err && !(h->opt.checkpoint > 0 && fr_keeper_pid(h->fr)))
 		unmount_fuse(h, true);
 	h->mounted = false;
+	if (h->opt.notify)
+		fr_notify("STOPPING=1");
 	return err;
 }
 

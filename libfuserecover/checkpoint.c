@@ -21,7 +21,6 @@
 
 #define SPAN_MOST	((size_t)1 << 40)
 #define SPAN_LEAST	((size_t)1 << 28)
-#define FDS_MOST	(1u << 22)
 #define FDS_FIRST	(64u << 10)
 #define PROBE_SIZE	(64u << 10)	/* is not mapped by itself */
 
@@ -110,14 +109,14 @@ static uint64_t slots_offset(const struct cp_layout *l)
 	return round_up(sizeof(struct cp_header), l->page);
 }
 
-static uint64_t map_offset(const struct cp_layout *l)
+uint64_t fr_map_offset(const struct cp_layout *l)
 {
 	return round_up(slots_offset(l) + (uint64_t)l->slots * sizeof(struct cp_slot), l->page);
 }
 
 static uint64_t bodies_offset(const struct cp_layout *l)
 {
-	return map_offset(l) + round_up(l->fds, l->page);
+	return fr_map_offset(l) + round_up(l->fds, l->page);
 }
 
 static uint64_t parts_offset(const struct cp_layout *l)
@@ -148,7 +147,8 @@ void fr_reset_locks(struct fr *fr)
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		struct fr_slot *s = &fr->slots[i];
 
-		s->taken = s->open = s->holds_tables = s->clean = s->populated = s->resident = false;
+		s->taken = s->open = s->holds_tables = s->clean = false;
+		s->populated = s->resident = s->drops = false;
 		s->held = 0;
 		s->signal_stack = NULL;
 		atomic_store(&s->busy, 0);
@@ -191,7 +191,7 @@ static int settle(struct fr *fr)
 		return err;
 	fr->cp = (struct cp_header *)(void *)fr->base;
 	fr->cp_slots = (struct cp_slot *)(void *)(fr->base + slots_offset(&fr->layout));
-	fr->fd_map = (_Atomic uint8_t *)(fr->base + map_offset(&fr->layout));
+	fr->fd_map = (_Atomic uint8_t *)(fr->base + fr_map_offset(&fr->layout));
 	fr->bodies = bodies_offset(&fr->layout);
 	fr->shape = fr_slot_shape(&fr->layout);
 	fr->slots = calloc(fr->layout.slots, sizeof(*fr->slots));
@@ -213,7 +213,7 @@ static struct fr *blank(void)
 
 	if (!fr)
 		return NULL;
-	fr->fd = fr->stop_fd = fr->wake_fd = -1;
+	fr->fd = fr->stop_fd = fr->wake_fd = fr->store_fd = -1;
 	fr->keeper_pidfd = fr->worker_pidfd = fr->standby_pidfd = -1;
 	fr->trial_pidfd = fr->trial_out = -1;
 	fr->role = ROLES;
@@ -239,9 +239,9 @@ static int make_file(struct fr *fr)
 
 static int fill_header(struct fr *fr)
 {
-	int err = fr_give_memory(fr, 0, map_offset(&fr->layout));
+	int err = fr_give_memory(fr, 0, fr_map_offset(&fr->layout));
 
-	err = err ? err : fr_give_memory(fr, map_offset(&fr->layout),
+	err = err ? err : fr_give_memory(fr, fr_map_offset(&fr->layout),
 					 fr->layout.fds < FDS_FIRST ? fr->layout.fds : FDS_FIRST);
 	if (err)
 		return err;
@@ -297,7 +297,7 @@ PUBLIC void fr_free(struct fr *fr)
 	free(fr->probe);
 	if (fr->base)
 		munmap(fr->base, fr->span);
-	for (int *fd = (int[]){ fr->fd, fr->stop_fd, fr->wake_fd, -2 }; *fd != -2; fd++)
+	for (int *fd = (int[]){ fr->fd, fr->stop_fd, fr->wake_fd, fr->store_fd, -2 }; *fd != -2; fd++)
 		if (*fd >= 0)
 			close(*fd);
 	free(fr);
@@ -341,7 +341,7 @@ static int check_header(struct fr *fr)
 
 	if (grown < fr->layout.page || grown > fr->layout.fds || grown % fr->layout.page)
 		return -EBADMSG;
-	err = fr_give_memory(fr, 0, map_offset(&fr->layout) + grown);
+	err = fr_give_memory(fr, 0, fr_map_offset(&fr->layout) + grown);
 	for (uint32_t i = 0; !err && i < fr->layout.slots; i++) {
 		const struct cp_slot *s = &fr->cp_slots[i];
 
@@ -376,7 +376,7 @@ int fr_take_possession(struct fr *fr)
 	struct cp_header *h = fr->cp;
 
 	/* The predecessor was this process; what asked it to stop is to be heard here. */
-	if (fr_is_upgrade(fr)) {
+	if (!fr->from_store && fr_is_upgrade(fr)) {
 		fr->old_standby = (pid_t)atomic_load(&h->standby);
 		fr->program = atomic_load(&h->program) + 1;
 		fr_signals_mask(SIG_UNBLOCK, NULL);
@@ -408,6 +408,7 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 		return -ENOMEM;
 	fr->adopted = true;
 	fr->trial = fr_inherited_for_trial(fd);
+	fr->from_store = fr_handed()->count && fr_handed()->fd == fd;
 	fr->fd = fd;
 	err = take_options(fr, options);
 	err = err ? err : read_layout(fr);

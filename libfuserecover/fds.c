@@ -35,11 +35,11 @@ static int reach(struct fr *fr, int fd)
 	return err;
 }
 
-static void set_in_step(struct fr_slot *slot, struct fr *fr, int fd, enum fd_owner owner)
+static void set_in_step(struct fr_slot *slot, struct fr *fr, int fd, uint8_t byte)
 {
 	if (slot && slot->open)
 		fr_save(slot, (void *)&fr->fd_map[fd], 1);
-	atomic_store(&fr->fd_map[fd], (uint8_t)owner);
+	atomic_store(&fr->fd_map[fd], byte);
 	FR_STEP();
 }
 
@@ -48,17 +48,25 @@ PUBLIC int fr_fd_keep(struct fr *fr, struct fr_slot *slot, int fd)
 	int err = reach(fr, fd);
 
 	if (!err)
-		set_in_step(slot, fr, fd, FD_CALLERS);
+		set_in_step(slot, fr, fd, FD_CALLERS | fr_store_keep(fr, fd));
 	return err;
 }
 
 PUBLIC int fr_fd_drop(struct fr *fr, struct fr_slot *slot, int fd)
 {
 	int err = reach(fr, fd);
+	uint8_t stored;
 
-	if (!err)
-		set_in_step(slot, fr, fd, FD_NONE);
-	return err;
+	if (err)
+		return err;
+	stored = atomic_load(&fr->fd_map[fd]) & FD_STORED;
+	set_in_step(slot, fr, fd, FD_NONE | stored);
+	/* A step that is taken back must find it. */
+	if (stored && slot && slot->open)
+		slot->drops = true;
+	else if (stored)
+		fr_store_drop(fr, fd);
+	return 0;
 }
 
 int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner)
@@ -66,14 +74,14 @@ int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner)
 	int err = reach(fr, fd);
 
 	if (!err)
-		atomic_store(&fr->fd_map[fd], (uint8_t)owner);
+		atomic_store(&fr->fd_map[fd], (uint8_t)owner | (atomic_load(&fr->fd_map[fd]) & FD_STORED));
 	return err;
 }
 
 void fr_fd_disown(struct fr *fr, int fd)
 {
 	if (fd >= 0 && (uint32_t)fd < atomic_load(&fr->cp->fds_grown))
-		atomic_store(&fr->fd_map[fd], FD_NONE);
+		atomic_fetch_and(&fr->fd_map[fd], FD_STORED);
 }
 
 /* ---- what is open ---- */
@@ -98,7 +106,7 @@ int fr_fds_keep_open(struct fr *fr)
 		fd = number_of(entry);
 		if (fd < 0 || fd == dirfd(dir) || reach(fr, fd))
 			continue;
-		if (atomic_load(&fr->fd_map[fd]) == FD_NONE)
+		if (FD_OWNER(atomic_load(&fr->fd_map[fd])) == FD_NONE)
 			err = fr_fd_own(fr, fd, FD_PROGRAMS);
 	}
 	closedir(dir);
@@ -110,8 +118,8 @@ void fr_fds_forget(struct fr *fr)
 	uint32_t end = atomic_load(&fr->cp->fds_grown);
 
 	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++)
-		if (fr->fd_map[fd] > FD_CALLERS)
-			fr->fd_map[fd] = FD_NONE;
+		if (FD_OWNER(fr->fd_map[fd]) > FD_CALLERS)
+			fr->fd_map[fd] &= FD_STORED;
 }
 
 int fr_fds_own(struct fr *fr)
@@ -119,6 +127,8 @@ int fr_fds_own(struct fr *fr)
 	int err = fr_fd_own(fr, fr->fd, FD_LIBRARYS);
 
 	err = err ? err : fr_fd_own(fr, fr->stop_fd, FD_LIBRARYS);
+	if (!err && fr->store_fd >= 0)
+		err = fr_fd_own(fr, fr->store_fd, FD_LIBRARYS);
 	return err ? err : fr_fd_own(fr, fr->wake_fd, FD_LIBRARYS);
 }
 
@@ -127,7 +137,7 @@ int fr_fds_hand_down(struct fr *fr)
 	uint32_t end = atomic_load(&fr->cp->fds_grown);
 
 	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++) {
-		if (likely(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed) != FD_CALLERS))
+		if (likely(FD_OWNER(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed)) != FD_CALLERS))
 			continue;
 		/* What was closed by the user and not dropped is no reason to refuse. */
 		if (fcntl((int)fd, F_SETFD, 0) && errno != EBADF)
@@ -144,7 +154,7 @@ void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsig
 	for (uint32_t fd = 0; fd < end; fd++) {
 		bool spared = false;
 
-		if (likely(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed) != owner))
+		if (likely(FD_OWNER(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed)) != owner))
 			continue;
 		for (unsigned i = 0; i < spares; i++)
 			spared |= spare[i] == (int)fd;

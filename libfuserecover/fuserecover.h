@@ -60,6 +60,8 @@ struct fr_slot;
  * exec: replaces the calling process, by execve(2), by `program`, NULL: the one that runs, with the
  *   arguments that the caller was started with; returns a negative errno where that fails. Called in
  *   the keeper and its children, for fr_upgrade(). May be NULL: fr_upgrade() is refused.
+ * notify: not 0: the service manager ($NOTIFY_SOCKET) is told who the keeper is (MAINPID=), when that
+ *   changes, and of recoveries (STATUS=).
  */
 struct fr_options {
 	uint32_t struct_size;
@@ -79,7 +81,9 @@ struct fr_options {
 	uint32_t death_window;
 	uint32_t hang_ms;
 	int (*exec)(void *arg, const char *program);
-	uint64_t reserved[7];
+	uint32_t notify;
+	uint32_t reserved0;
+	uint64_t reserved[6];
 };
 
 #define FR_SLOTS_MAX 256
@@ -154,11 +158,36 @@ int fr_upgrade_result(const struct fr *fr, char *text, size_t size);
 
 /*
  * The descriptor, for fr_adopt(), of the checkpoint that was handed to this process by fr_upgrade() in
- * another one; -ENOENT: none was, and the service begins anew; -EBADF: one that is not open. To be called first of all, once: all
- * descriptors above 2 that are open are kept ones, and become close-on-exec. *trial: fr_run() will end the
- * process with status 0; why it does not come as far as that belongs on stderr. Since 0.2.
+ * another one, or by the service manager; -ENOENT: none was, and the service begins anew. To be called
+ * first of all, once: all descriptors above 2 that are open are kept ones, and become close-on-exec.
+ * *trial: fr_run() will end the process with status 0; why it does not come as far as that belongs on
+ * stderr. -EBADF: it is not open. -EBADMSG and others, after a line on stderr: what the service manager
+ * had can not be taken over. Since 0.2.
  */
 int fr_inherited(int *trial);
+
+/* ---- the death of all processes ---- */
+
+/*
+ * From now on the memory file, and all that is kept by fr_fd_keep(), are also held by the service manager
+ * (systemd's FDSTORE=), by way of $NOTIFY_SOCKET. Where keeper, standby and worker die together, it starts
+ * the program again and hands them back: fr_inherited() then finds them, as after fr_upgrade(). Keeping and
+ * dropping cost a message each. What is not kept any more is removed when its step is committed, and has to
+ * be closed after that. When fr_run() returns, nothing is stored any more.
+ * Before fr_run() (fr_run_alone() refuses), also where the checkpoint was taken over. -ENOTSUP without
+ * $NOTIFY_SOCKET. Since 0.2.
+ */
+int fr_store(struct fr *fr);
+
+/*
+ * Instead of fr_adopt(), or where that has failed: closes what fr_inherited() found in the service
+ * manager's store, and empties that. 0 also where there was nothing. Since 0.2.
+ */
+int fr_store_clear(void);
+
+/* Sends lines of sd_notify(3) to the service manager, such as "READY=1"; never waits. -ENOTSUP without
+ * $NOTIFY_SOCKET. Async-signal-safe, but for getenv(3). Since 0.2. */
+int fr_notify(const char *text);
 
 /* Figures for an operator; pauses in nanoseconds. Any process that has the checkpoint. Since 0.2. */
 struct fr_stats {

@@ -32,7 +32,7 @@
 #define barrier()	atomic_signal_fence(memory_order_seq_cst)
 
 #define CP_MAGIC	0x31767265636f6572u	/* "reocerv1", little endian */
-#define CP_ABI		1u
+#define CP_ABI		2u
 #define NAME_SIZE	32
 #define PARTS_MAX	48
 #define UNDO_SIZE	(64u << 10)
@@ -115,6 +115,7 @@ struct cp_header {
 	_Atomic uint32_t upgrade;	/* enum upgrade */
 	_Atomic uint32_t program;	/* number of the last one that was switched to, or from */
 	_Atomic uint64_t switched_at;	/* ns, when the worker was killed for it */
+	_Atomic uint32_t stored;	/* the service manager has the memory file */
 	char upgrade_to[PROGRAM_SIZE];	/* empty: the same file */
 	char upgrade_text[UPGRADE_TEXT];
 	pthread_mutex_t alive;		/* robust, held by the worker's main thread */
@@ -170,6 +171,12 @@ struct cp_table {
  * were open when this one called fr_run(), and nobody said that they are kept. */
 enum fd_owner { FD_NONE, FD_CALLERS, FD_PROGRAMS, FD_KEEPERS, FD_WORKERS, FD_LIBRARYS };
 
+/* Beside it: the service manager may have something under this number (store.c). */
+#define FD_STORED	0x80u
+#define FD_OWNER(byte)	((uint8_t)((byte) & ~FD_STORED))
+#define FDS_MOST	(1u << 22)
+#define STORE_NAME	"fuserecover"	/* the memory file; others have a dash and their number behind it */
+
 /* ---- what each process has of its own ---- */
 
 struct fr_table {
@@ -203,6 +210,7 @@ struct fr_slot {
 	bool open;			/* between fr_begin() and fr_commit() */
 	bool holds_tables;
 	bool clean;			/* nothing was read since it was emptied */
+	bool drops;			/* the step drops what is stored */
 	uint32_t held;			/* stripes locked for a split */
 	pthread_mutex_t *stripe[4];
 	_Atomic uint32_t busy;		/* against `stopped` of struct fr */
@@ -230,6 +238,9 @@ struct fr {
 	struct fr_table *tables[PARTS_MAX];
 	uint32_t parts_asked;		/* of an adopted checkpoint */
 	bool adopted;
+	bool from_store;
+	int store_fd;			/* to the service manager; -1: nothing is stored */
+	_Atomic uint32_t store_failed;
 	bool trial;			/* of a program that might take over: with a private copy */
 	uint32_t program;		/* number of this one */
 	bool alone;
@@ -276,6 +287,7 @@ const struct cp_part *fr_part(struct fr *fr, struct cp_part *want, int *err);
 /* New locks: in a process that was forked, or after a death. */
 void fr_reset_locks(struct fr *fr);
 int fr_mutex_robust(pthread_mutex_t *m);
+uint64_t fr_map_offset(const struct cp_layout *l);
 /* The layout as it is known privately, over what may have been written there. */
 void fr_restore_layout(struct fr *fr);
 /* Of an adopted checkpoint, before the first role is taken: the processes that had it are gone, or were
@@ -292,6 +304,10 @@ void fr_release_tables(struct fr_slot *slot);
 static inline uint32_t fr_undo_room(const struct fr_slot *slot)
 {
 	return UNDO_SIZE - slot->cp->undo_used;
+}
+static inline uint32_t fr_undo_rounded(size_t size)
+{
+	return (uint32_t)((size + 7) & ~(size_t)7);
 }
 
 /* ---- table.c, index.c, repair.c ---- */
@@ -407,6 +423,39 @@ bool fr_upgrade_lost(const struct fr *fr);
 bool fr_inherited_for_trial(int fd);
 /* Whether this process was the keeper of another program, and is to take over from that. */
 bool fr_is_upgrade(const struct fr *fr);
+
+/* ---- store.c ---- */
+/* Before a descriptor is kept: hands it over. Returns what belongs into the map beside the owner. */
+uint8_t fr_store_keep(struct fr *fr, int fd);
+/* After one was dropped for good. */
+void fr_store_drop(struct fr *fr, int fd);
+/* The same for all that a step dropped, of which `used` bytes of the slot's log tell. */
+void fr_store_committed(struct fr_slot *slot, uint32_t used);
+/* What a predecessor had dropped and not removed. */
+void fr_store_settle(struct fr *fr);
+/* At the end of service. */
+void fr_store_empty(struct fr *fr);
+int fr_notify_wait(const char *text);
+
+/* ---- stored.c ---- */
+#define STORE_MEMORY	(-1)
+#define STORE_FOREIGN	(-2)
+struct handed_fd {
+	int number;			/* that it had, or one of the above */
+	int at;				/* that it has */
+	bool came;			/* no placeholder */
+};
+struct handed {
+	int fd;				/* the memory file */
+	unsigned count;
+	struct handed_fd *item;
+	char *names;
+};
+const struct handed *fr_handed(void);
+/* The memory file that the service manager had stored; -ENOENT where it hands down nothing of ours. */
+int fr_stored(void);
+/* The numbers behind $LISTEN_FDNAMES. -ENOENT: none is ours; -EBADMSG with a reason: they do not fit. */
+int fr_store_names(const char *names, unsigned count, int *numbers, const char **why);
 
 /* ---- fds.c ---- */
 int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner);

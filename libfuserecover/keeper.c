@@ -50,6 +50,21 @@ static void describe(const struct keeper *k, char *text, size_t size)
 		snprintf(text, size, "ended with status %d", WEXITSTATUS(k->status));
 }
 
+static void tell_recovered(const struct keeper *k, const char *how)
+{
+	struct fr *fr = k->fr;
+	struct cp_header *h = fr->cp;
+	char text[64];
+
+	fr_log(fr, LOG_WARNING, "worker %d %s; %d went on after %.2f ms: replies sent again: %llu, requests "
+	       "done again: %llu", k->dead, how, fr_worker_pid(fr), (double)atomic_load(&h->last_pause) / 1e6,
+	       (unsigned long long)(atomic_load(&h->resent) - k->resent),
+	       (unsigned long long)(atomic_load(&h->redone) - k->redone));
+	snprintf(text, sizeof(text), "STATUS=recovered from %llu deaths", (unsigned long long)atomic_load(&h->recoveries));
+	if (fr->options.notify)
+		fr_notify(text);
+}
+
 static void tell(struct keeper *k)
 {
 	struct fr *fr = k->fr;
@@ -64,10 +79,7 @@ static void tell(struct keeper *k)
 	if (!served)
 		fr_log(fr, LOG_ERR, "worker %d %s", k->dead, how);
 	else
-		fr_log(fr, LOG_WARNING, "worker %d %s; %d went on after %.2f ms: replies sent again: %llu, requests "
-		       "done again: %llu", k->dead, how, fr_worker_pid(fr), (double)atomic_load(&h->last_pause) / 1e6,
-		       (unsigned long long)(atomic_load(&h->resent) - k->resent),
-		       (unsigned long long)(atomic_load(&h->redone) - k->redone));
+		tell_recovered(k, how);
 	k->resent = atomic_load(&h->resent);
 	k->redone = atomic_load(&h->redone);
 }
@@ -212,6 +224,16 @@ void fr_no_standby(struct fr *fr, pid_t pid)
 	atomic_compare_exchange_strong(&fr->cp->standby, &noted, 0);
 }
 
+static void now_keeper(const struct fr *fr)
+{
+	char text[32];
+
+	fr_log(fr, LOG_WARNING, "process %d is the keeper now", getpid());
+	snprintf(text, sizeof(text), "MAINPID=%d", getpid());
+	if (fr->options.notify)
+		fr_notify(text);
+}
+
 /* What the predecessor in this role, if there was one, had begun. */
 static void become_keeper(struct keeper *k)
 {
@@ -228,7 +250,7 @@ static void become_keeper(struct keeper *k)
 	fr_upgrade_keeper_died(fr);
 	fr_signals_catch(fr);
 	if (CLAIM_NUMBER(fr->keeper_claim) > 1)
-		fr_log(fr, LOG_WARNING, "process %d is the keeper now", getpid());
+		now_keeper(fr);
 	k->resent = atomic_load(&fr->cp->resent);
 	k->redone = atomic_load(&fr->cp->redone);
 	k->fork_failed = k->untold = false;
@@ -335,6 +357,7 @@ static int end_service(struct keeper *k)
 	fr_close_own(fr, &fr->keeper_pidfd);
 	fr_no_standby(fr, (pid_t)atomic_load(&fr->cp->standby));
 	fr_signals_restore();
+	fr_store_empty(fr);
 	atomic_store(&fr->cp->worker, CLAIM(CLAIM_NUMBER(atomic_load(&fr->cp->worker)), 0));
 	atomic_store(&fr->cp->keeper, CLAIM(CLAIM_NUMBER(atomic_load(&fr->cp->keeper)), 0));
 	fr->role = ROLES;

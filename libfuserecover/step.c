@@ -8,11 +8,6 @@
 
 #include "libfuserecover/internal.h"
 
-static uint32_t rounded(size_t size)
-{
-	return (uint32_t)((size + 7) & ~(size_t)7);
-}
-
 void fr_hold_tables(struct fr_slot *slot)
 {
 	if (slot->holds_tables)
@@ -69,20 +64,22 @@ PUBLIC void fr_save(struct fr_slot *slot, void *address, size_t size)
 		return;
 	if (unlikely(end.offset >= fr->layout.size || size > fr->layout.size - end.offset))
 		fr_die(fr, "fr_save() of what is not in the checkpoint");
-	if (unlikely(size > UNDO_SIZE || rounded(size) + sizeof(end) > fr_undo_room(slot)))
+	if (unlikely(size > UNDO_SIZE || fr_undo_rounded(size) + sizeof(end) > fr_undo_room(slot)))
 		fr_die(fr, "a step changes more than %u bytes", UNDO_SIZE);
 	log = slot->undo + slot->cp->undo_used;
 	memcpy(log, address, size);
-	memcpy(log + rounded(size), &end, sizeof(end));
+	memcpy(log + fr_undo_rounded(size), &end, sizeof(end));
 	FR_STEP();
 	barrier();
-	slot->cp->undo_used += rounded(size) + (uint32_t)sizeof(end);
+	slot->cp->undo_used += fr_undo_rounded(size) + (uint32_t)sizeof(end);
 	barrier();
 	FR_STEP();
 }
 
 PUBLIC void fr_commit(struct fr_slot *slot)
 {
+	uint32_t used = slot->cp->undo_used;
+
 	if (unlikely(!slot->open))
 		fr_die(slot->fr, "fr_commit() without fr_begin()");
 	FR_STEP();
@@ -92,6 +89,8 @@ PUBLIC void fr_commit(struct fr_slot *slot)
 	FR_STEP();
 	slot->open = false;
 	let_go(slot);
+	if (unlikely(slot->drops))
+		fr_store_committed(slot, used);
 }
 
 /* Undoing an entry twice does no harm: so this may die anywhere, too. */
@@ -109,11 +108,11 @@ int fr_rollback(struct fr *fr, uint32_t slot)
 		if (used > UNDO_SIZE || used % 8 || used < sizeof(end))
 			return -EBADMSG;
 		memcpy(&end, log + used - sizeof(end), sizeof(end));
-		if (end.size > UNDO_SIZE || rounded(end.size) > used - sizeof(end) ||
+		if (end.size > UNDO_SIZE || fr_undo_rounded(end.size) > used - sizeof(end) ||
 		    end.offset < first || end.offset >= fr->layout.size ||
 		    end.size > fr->layout.size - end.offset)
 			return -EBADMSG;
-		used -= rounded(end.size) + (uint32_t)sizeof(end);
+		used -= fr_undo_rounded(end.size) + (uint32_t)sizeof(end);
 		memcpy(fr->base + end.offset, log + used, end.size);
 		FR_STEP();
 		barrier();

@@ -127,6 +127,7 @@ int fr_takeover(struct fr *fr)
 		roll_back(fr, i);
 		mend_slot(fr, i);
 	}
+	fr_store_settle(fr);
 	err = fr_tables_recover(fr);
 	if (err)
 		return err;

@@ -52,7 +52,7 @@ PUBLIC int fr_inherited(int *trial)
 
 	*trial = 0;
 	if (!text)
-		return -ENOENT;
+		return fr_stored();
 	fd = strtol(text, &end, 10);
 	if (end == text || (*end && strcmp(end, ":trial")) || fd <= STDERR_FILENO || fcntl((int)fd, F_GETFD) < 0)
 		return -EBADF;

@@ -91,6 +91,9 @@ PUBLIC int fr_run_alone(struct fr *fr)
 
 	if (fr->role != ROLES)
 		return -EBUSY;
+	/* Steps keep no log here, of which removals could be taken. */
+	if (fr->store_fd >= 0)
+		return -EINVAL;
 	if (fr->trial)
 		_exit(0);
 	if (fr->adopted) {

@@ -19,6 +19,7 @@
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
 
 static struct fe_host *served;
+static bool from_store;		/* the checkpoint is the service manager's */
 
 /* To start this program again, or a newer one in its place. */
 static struct {
@@ -151,6 +152,30 @@ static int detach(void)
 	return 0;
 }
 
+/* Whoever used the old mount gets errors, and can go on with the new one. */
+static void begin_anew(struct fe_host_options *host)
+{
+	fe_log(LOG_CRIT, "%s: the mount that was served before can not be taken over, and ends; a new one begins",
+	       host->mountpoint);
+	fr_store_clear();
+	fe_host_detach(host->mountpoint, false);
+	host->checkpoint = 0;
+}
+
+static int new_host(struct fe_host_options *host)
+{
+	int err;
+
+	if (host->checkpoint <= 0 && host->fdstore)
+		fe_host_detach(host->mountpoint, true);
+	err = fe_host_new(host, &served);
+	/* What may be otherwise the next time is no reason to end it. */
+	if (!err || !from_store || exit_status(err) == EXIT_SYSTEM)
+		return err;
+	begin_anew(host);
+	return fe_host_new(host, &served);
+}
+
 /* ready: a pipe that hears one byte when the mount is usable; -1: nobody waits. */
 static int serve(const struct options *o, const struct fe_backend *backend, int ready)
 {
@@ -158,7 +183,7 @@ static int serve(const struct options *o, const struct fe_backend *backend, int 
 	int err;
 
 	host.backend = backend;
-	err = fe_host_new(&host, &served);
+	err = new_host(&host);
 	if (err)
 		return exit_status(err);
 	catch_signals();
@@ -232,6 +257,17 @@ static int take_over(const struct options *o, const struct fe_backend *backend, 
 	return serve(o, backend, -1);
 }
 
+static int check_fdstore(const struct options *o)
+{
+	const char *needs = !o->foreground ? "-f" : o->host.norecover ? "a keeper, which norecover excludes" :
+			    !getenv("NOTIFY_SOCKET") ? "a service manager (NOTIFY_SOCKET)" : geteuid() ? "root" : NULL;
+
+	if (!o->host.fdstore || !needs)
+		return 0;
+	fe_log(LOG_ERR, "the option fdstore needs %s", needs);
+	return -EINVAL;
+}
+
 static int run(struct options *o, int trial)
 {
 	const struct fe_backend *backend;
@@ -241,8 +277,11 @@ static int run(struct options *o, int trial)
 		fe_log(LOG_INFO, "writeback: the kernel caches writes, so files are not passed through to it");
 		o->host.nopassthrough = 1;
 	}
-	if (fe_backend_load(o->backend, &backend))
+	o->host.notify = o->foreground && getenv("NOTIFY_SOCKET");
+	if (check_fdstore(o) || fe_backend_load(o->backend, &backend))
 		return EXIT_USAGE;
+	if (from_store && (o->host.checkpoint <= 0 || !o->host.fdstore))
+		begin_anew(&o->host);
 	raise_file_limit();
 	if (o->host.checkpoint > 0)
 		return take_over(o, backend, trial);
@@ -254,8 +293,11 @@ int main(int argc, char **argv)
 	char error[OPTIONS_ERROR_SIZE];
 	struct options o = { 0 };
 	int checkpoint, trial, status;
+	bool by_upgrade;
 
+	by_upgrade = getenv("FUSERECOVER_CHECKPOINT");
 	checkpoint = fr_inherited(&trial);
+	from_store = checkpoint != -ENOENT && !by_upgrade;
 	remember_start(argv);
 	if (fill_standard_descriptors())
 		return EXIT_SYSTEM;

@@ -84,6 +84,8 @@ static const struct row table[] = {
 	  .help = "give up after N deaths within 10 seconds (30)" },
 	{ "hang_limit", SECONDS, MEMBER(hang_limit),
 	  .help = "replace a server that is in one request for so long (0: never)" },
+	{ "fdstore", SWITCH, MEMBER(fdstore),
+	  .help = "the service manager keeps what is open; see the manual" },
 	{ "debug", SWITCH, MEMBER(debug), .help = "a line in the log for each request" },
 
 	{ "allow_root", REFUSE, .help = "allow_root is not supported; use allow_other" },

@@ -302,6 +302,9 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 		err = pt->services->shared(pt->host, "passthrough", sizeof(*pt->shared), (void **)&pt->shared);
 	if (!err)
 		cache_init(pt);
+	/* A file handle is opened faster than a descriptor is stored. */
+	if (!err && args->stored)
+		pt->cache.ways = 0;
 	if (!err && args->adopted)
 		adopt_source(pt, &o);
 	if (!err && !args->adopted) {

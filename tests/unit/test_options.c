@@ -330,7 +330,7 @@ START_TEST(help)
 		"ro ", "suid ", "dev ", "noexec ", "sync ", "dirsync ", "noatime ", "allow_other ",
 		"default_permissions ", "entry_timeout=SEC ", "attr_timeout=SEC ", "negative_timeout=SEC ",
 		"max_threads=N ", "max_read=N ", "max_write=N ", "nopassthrough ", "writeback ", "norecover ",
-		"recover_limit=N ", "hang_limit=SEC ", "debug ",
+		"recover_limit=N ", "hang_limit=SEC ", "fdstore ", "debug ",
 	};
 	char *text, line[64];
 	size_t size;
