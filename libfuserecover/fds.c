@@ -55,16 +55,16 @@ PUBLIC int fr_fd_keep(struct fr *fr, struct fr_slot *slot, int fd)
 PUBLIC int fr_fd_drop(struct fr *fr, struct fr_slot *slot, int fd)
 {
 	int err = reach(fr, fd);
-	uint8_t stored;
+	uint8_t held;
 
 	if (err)
 		return err;
-	stored = atomic_load(&fr->fd_map[fd]) & FD_STORED;
-	set_in_step(slot, fr, fd, FD_NONE | stored);
+	held = atomic_load(&fr->fd_map[fd]) & FD_HELD;
+	set_in_step(slot, fr, fd, FD_NONE | held);
 	/* A step that is taken back must find it. */
-	if (stored && slot && slot->open)
+	if (held && slot && slot->open)
 		slot->drops = true;
-	else if (stored)
+	else if (held)
 		fr_store_drop(fr, fd);
 	return 0;
 }
@@ -74,14 +74,14 @@ int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner)
 	int err = reach(fr, fd);
 
 	if (!err)
-		atomic_store(&fr->fd_map[fd], (uint8_t)owner | (atomic_load(&fr->fd_map[fd]) & FD_STORED));
+		atomic_store(&fr->fd_map[fd], (uint8_t)owner | (atomic_load(&fr->fd_map[fd]) & FD_HELD));
 	return err;
 }
 
 void fr_fd_disown(struct fr *fr, int fd)
 {
 	if (fd >= 0 && (uint32_t)fd < atomic_load(&fr->cp->fds_grown))
-		atomic_fetch_and(&fr->fd_map[fd], FD_STORED);
+		atomic_fetch_and(&fr->fd_map[fd], FD_HELD);
 }
 
 /* ---- what is open ---- */
@@ -119,7 +119,7 @@ void fr_fds_forget(struct fr *fr)
 
 	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++)
 		if (FD_OWNER(fr->fd_map[fd]) > FD_CALLERS)
-			fr->fd_map[fd] &= FD_STORED;
+			fr->fd_map[fd] &= FD_HELD;
 }
 
 int fr_fds_own(struct fr *fr)

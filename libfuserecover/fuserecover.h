@@ -185,8 +185,8 @@ int fr_store(struct fr *fr);
  */
 int fr_store_clear(void);
 
-/* Sends lines of sd_notify(3) to the service manager, such as "READY=1"; never waits. -ENOTSUP without
- * $NOTIFY_SOCKET. Async-signal-safe, but for getenv(3). Since 0.2. */
+/* Sends lines of sd_notify(3) to the service manager, such as "READY=1"; waits at most 5 seconds. -ENOTSUP
+ * without $NOTIFY_SOCKET. Since 0.2. */
 int fr_notify(const char *text);
 
 /* Figures for an operator; pauses in nanoseconds. Any process that has the checkpoint. Since 0.2. */

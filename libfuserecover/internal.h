@@ -171,9 +171,11 @@ struct cp_table {
  * were open when this one called fr_run(), and nobody said that they are kept. */
 enum fd_owner { FD_NONE, FD_CALLERS, FD_PROGRAMS, FD_KEEPERS, FD_WORKERS, FD_LIBRARYS };
 
-/* Beside it: the service manager may have something under this number (store.c). */
+/* Beside it: the service manager may have it, or something else under its number (store.c). */
 #define FD_STORED	0x80u
-#define FD_OWNER(byte)	((uint8_t)((byte) & ~FD_STORED))
+#define FD_STALE	0x40u
+#define FD_HELD		(FD_STORED | FD_STALE)
+#define FD_OWNER(byte)	((uint8_t)((byte) & ~FD_HELD))
 #define FDS_MOST	(1u << 22)
 #define STORE_NAME	"fuserecover"	/* the memory file; others have a dash and their number behind it */
 
@@ -435,7 +437,8 @@ void fr_store_committed(struct fr_slot *slot, uint32_t used);
 void fr_store_settle(struct fr *fr);
 /* At the end of service. */
 void fr_store_empty(struct fr *fr);
-int fr_notify_wait(const char *text);
+/* What may as well be lost. */
+void fr_notify_now(const char *text);
 
 /* ---- stored.c ---- */
 #define STORE_MEMORY	(-1)

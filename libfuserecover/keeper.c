@@ -60,9 +60,10 @@ static void tell_recovered(const struct keeper *k, const char *how)
 	       "done again: %llu", k->dead, how, fr_worker_pid(fr), (double)atomic_load(&h->last_pause) / 1e6,
 	       (unsigned long long)(atomic_load(&h->resent) - k->resent),
 	       (unsigned long long)(atomic_load(&h->redone) - k->redone));
-	snprintf(text, sizeof(text), "STATUS=recovered from %llu deaths", (unsigned long long)atomic_load(&h->recoveries));
+	snprintf(text, sizeof(text), "STATUS=recovered from %llu deaths",
+		 (unsigned long long)atomic_load(&h->recoveries));
 	if (fr->options.notify)
-		fr_notify(text);
+		fr_notify_now(text);
 }
 
 static void tell(struct keeper *k)

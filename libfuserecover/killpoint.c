@@ -25,6 +25,11 @@ __attribute__((visibility("default"))) void fr_kill_points(_Atomic uint64_t *cou
 	}
 }
 
+static void die(void)
+{
+	kill(getenv("FUSERECOVER_KILL_GROUP") ? 0 : getpid(), SIGKILL);
+}
+
 __attribute__((visibility("default"))) void fr_kill_point(void)
 {
 	uint64_t now;
@@ -34,10 +39,10 @@ __attribute__((visibility("default"))) void fr_kill_point(void)
 	now = atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1;
 	if (now == atomic_load_explicit(&count[1], memory_order_relaxed) ||
 	    now == atomic_load_explicit(&own, memory_order_relaxed))
-		kill(getpid(), SIGKILL);
+		die();
 	for (unsigned i = 0; i < MOST && kill_at[i]; i++)
 		if (now == kill_at[i])
-			kill(getpid(), SIGKILL);
+			die();
 }
 __attribute__((visibility("default"))) uint64_t fr_kill_point_in(uint64_t n)
 {

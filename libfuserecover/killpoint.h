@@ -2,7 +2,8 @@
 /*
  * Death at a numbered step, for tests. FR_STEP() stands between any two stores that must not come apart.
  * Built with --enable-kill-points each of them counts, in the checkpoint, and raises SIGKILL where the
- * count is one of those in the environment: FUSERECOVER_KILL_AT=N[,N...]. Otherwise it is nothing.
+ * count is one of those in the environment: FUSERECOVER_KILL_AT=N[,N...]. Otherwise it is nothing. With
+ * FUSERECOVER_KILL_GROUP in the environment the whole process group dies.
  */
 #ifndef FUSERECOVER_KILLPOINT_H
 #define FUSERECOVER_KILLPOINT_H

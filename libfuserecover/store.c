@@ -5,9 +5,10 @@
  * assignments to $NOTIFY_SOCKET, here one for each descriptor that comes or goes. It is promised to stay
  * as it is, and small: so it is spoken here, without a library.
  *
- * FD_STORED in the map says that the manager may hold something under this number. It is written before
- * the descriptor is sent and cleared after its removal is, both outside of the step: so a successor knows
- * what is to be removed, and the number is not used again before that.
+ * FD_STORED in the map says that the manager may hold the descriptor. It is written before that is sent and
+ * cleared after its removal is, both outside of the step: so a successor knows what is to be removed, and
+ * the number is not used again before that. FD_STALE: it was used again, since the manager did not listen;
+ * what it has under this number is another one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +41,8 @@ static int connect_to_manager(int sock)
 	memcpy(to.sun_path, name, n);
 	if (*name == '@')
 		to.sun_path[0] = 0;
-	return connect(sock, (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) ? -errno : 0;
+	n += offsetof(struct sockaddr_un, sun_path);
+	return connect(sock, (struct sockaddr *)&to, (socklen_t)n) ? -errno : 0;
 }
 
 static int open_socket(void)
@@ -105,12 +107,12 @@ static int notify(const char *text, int flags)
 
 PUBLIC int fr_notify(const char *text)
 {
-	return notify(text, MSG_DONTWAIT);
+	return notify(text, 0);
 }
 
-int fr_notify_wait(const char *text)
+void fr_notify_now(const char *text)
 {
-	return notify(text, 0);
+	notify(text, MSG_DONTWAIT);
 }
 
 /* ---- messages about descriptors ---- */
@@ -137,8 +139,8 @@ static int tell(struct fr *fr, const char *text, int fd)
 	if (err == -EBADF && fd >= 0)
 		return err;	/* it was closed: nothing is lost */
 	if (err && !atomic_exchange(&fr->store_failed, 1))
-		fr_log(fr, LOG_CRIT, "the service manager takes no descriptors: %s; files that are opened from now on are "
-		       "lost where all processes die at once", strerror(err == -EAGAIN ? ETIMEDOUT : -err));
+		fr_log(fr, LOG_CRIT, "the service manager takes no descriptors: %s; files that are opened from now on "
+		       "are lost where all processes die at once", strerror(err == -EAGAIN ? ETIMEDOUT : -err));
 	else if (!err && atomic_load(&fr->store_failed) && atomic_exchange(&fr->store_failed, 0))
 		fr_log(fr, LOG_WARNING, "the service manager takes descriptors again");
 	return err;
@@ -164,15 +166,12 @@ uint8_t fr_store_keep(struct fr *fr, int fd)
 {
 	uint8_t byte = atomic_load(&fr->fd_map[fd]);
 
-	if (fr->store_fd < 0)
-		return byte & FD_STORED;
-	if (byte & FD_STORED) {
-		if (FD_OWNER(byte) == FD_CALLERS)
-			return FD_STORED;
-		/* Of one that had this number before, when the manager did not listen. */
-		take_away(fr, fd);
-	}
-	atomic_store(&fr->fd_map[fd], byte | FD_STORED);
+	if (fr->store_fd < 0 || (FD_OWNER(byte) == FD_CALLERS && byte & FD_STORED))
+		return byte & FD_HELD;
+	/* Of one that had this number before, when the manager did not listen. */
+	if (byte & FD_HELD && take_away(fr, fd))
+		return FD_STALE;
+	atomic_store(&fr->fd_map[fd], FD_OWNER(byte) | FD_STORED);
 	FR_STEP();
 	if (!add(fr, fd))
 		return FD_STORED;
@@ -183,7 +182,9 @@ uint8_t fr_store_keep(struct fr *fr, int fd)
 /* What is noted as stored, and not kept any more. */
 static void remove_dropped(struct fr *fr, int fd)
 {
-	if (atomic_load(&fr->fd_map[fd]) != (FD_NONE | FD_STORED))
+	uint8_t byte = atomic_load(&fr->fd_map[fd]);
+
+	if (FD_OWNER(byte) != FD_NONE || !(byte & FD_HELD))
 		return;
 	FR_STEP();
 	if (take_away(fr, fd))
@@ -237,7 +238,7 @@ void fr_store_empty(struct fr *fr)
 	for (uint32_t fd = 0; fd < map_end(fr); fd++) {
 		uint8_t byte = atomic_load(&fr->fd_map[fd]);
 
-		if (byte & FD_STORED && !take_away(fr, (int)fd))
+		if (byte & FD_HELD && !take_away(fr, (int)fd))
 			atomic_store(&fr->fd_map[fd], FD_OWNER(byte));
 	}
 	/* Last: with it, what is left is known to be left. */
@@ -247,33 +248,50 @@ void fr_store_empty(struct fr *fr)
 
 /* ---- to begin with ---- */
 
+/* What is open under a number is nobody's, or of another time. */
+static void replace_handed(struct fr *fr, int fd, uint8_t byte)
+{
+	int root = -1;
+
+	if (FD_OWNER(byte) == FD_CALLERS)
+		root = open("/", O_PATH | O_CLOEXEC);
+	if (root < 0)
+		close(fd);
+	else if (dup3(root, fd, O_CLOEXEC) == fd)
+		close(root);
+	take_away(fr, fd);
+}
+
+/* Returns whether what was kept is lost. */
+static bool settle_one(struct fr *fr, const struct handed_fd *item)
+{
+	int fd = item->number;
+	bool in_map = (uint32_t)fd < map_end(fr);
+	uint8_t byte = in_map ? atomic_load(&fr->fd_map[fd]) : FD_NONE;
+	bool kept = FD_OWNER(byte) == FD_CALLERS, good = item->came && kept && !(byte & FD_STALE);
+
+	if (item->came && !good)
+		replace_handed(fr, fd, byte);
+	else if (!item->came && !kept)
+		close(fd);
+	if (in_map)
+		atomic_store(&fr->fd_map[fd], FD_OWNER(byte) | (good ? FD_STORED : 0));
+	return kept && !good;
+}
+
 /* What a restarted service was handed, against the map of what was kept. */
 static void settle_handed(struct fr *fr)
 {
 	const struct handed *h = fr_handed();
 	unsigned lost = 0;
 
-	for (unsigned i = 0; i < h->count; i++) {
-		int fd = h->item[i].number;
-		uint8_t byte = fd < 0 || (uint32_t)fd >= map_end(fr) ? FD_NONE : atomic_load(&fr->fd_map[fd]);
-
-		if (fd < 0)
-			continue;
-		if (FD_OWNER(byte) == FD_CALLERS) {
-			atomic_store(&fr->fd_map[fd], h->item[i].came ? FD_CALLERS | FD_STORED : FD_CALLERS);
-			lost += !h->item[i].came;
-			continue;
-		}
-		close(fd);
-		if (h->item[i].came)
-			take_away(fr, fd);
-		if ((uint32_t)fd < map_end(fr) && FD_OWNER(byte) == FD_NONE)
-			atomic_store(&fr->fd_map[fd], FD_NONE);
-	}
+	for (unsigned i = 0; i < h->count; i++)
+		if (h->item[i].number >= 0)
+			lost += settle_one(fr, &h->item[i]);
 	atomic_store(&fr->cp->stored, 1);
 	if (lost)
-		fr_log(fr, LOG_CRIT, "%u of the files that were open did not come back from the service manager: it takes "
-		       "too few (FileDescriptorStoreMax=); they give errors until they are closed", lost);
+		fr_log(fr, LOG_CRIT, "%u of the files that were open did not come back from the service manager: it "
+		       "takes too few (FileDescriptorStoreMax=); they give errors until they are closed", lost);
 }
 
 static bool is_lost(const struct fr *fr, int fd)

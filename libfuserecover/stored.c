@@ -91,7 +91,8 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 		numbers[n] = STORE_FOREIGN;
 		if (!strncmp(at, STORE_NAME, prefix) && (len == prefix || at[prefix] == '-')) {
 			snprintf(name, sizeof(name), "%.*s", (int)len, at);
-			numbers[n] = len == prefix ? STORE_MEMORY : len >= NAME_SIZE ? -EBADMSG : number_of(name + prefix + 1);
+			numbers[n] = len == prefix ? STORE_MEMORY :
+				     len >= NAME_SIZE ? -EBADMSG : number_of(name + prefix + 1);
 			ours++;
 		}
 		if (numbers[n] == -EBADMSG)
@@ -100,8 +101,8 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 	}
 	if (!ours)
 		return -ENOENT;
-	*why = n != count ? "there are fewer names than descriptors" : ours != n ? "there are others than the service's own" :
-	       "a name has no number that can be one";
+	*why = n != count ? "there are fewer names than descriptors" :
+	       ours != n ? "there are others than the service's own" : "a name has no number that can be one";
 	return err || n != count || ours != n ? -EBADMSG : check_numbers(numbers, count, why);
 }
 
@@ -246,8 +247,8 @@ static int take_names(const char *names, unsigned count)
 	handed.item = calloc(count, sizeof(*handed.item));
 	if (numbers && handed.item)
 		err = fr_store_names(names, count, numbers, &why);
-	for (unsigned i = 0; err != -ENOENT && handed.item && numbers && i < count; i++)
-		handed.item[handed.count++] = (struct handed_fd){ .number = numbers[i], .at = FIRST + (int)i, .came = true };
+	for (int i = 0; err != -ENOENT && handed.item && numbers && i < (int)count; i++)
+		handed.item[handed.count++] = (struct handed_fd){ .number = numbers[i], .at = FIRST + i, .came = true };
 	if (err && err != -ENOENT)
 		refuse(why);
 	free(numbers);
@@ -276,8 +277,8 @@ int fr_stored(void)
 		return err;
 	err = move_all();
 	if (err)
-		refuse(err == -EMFILE || err == -EBADF || err == -EINVAL ? "the limit of open files is too low (LimitNOFILE=)" :
-		       strerror(-err));
+		refuse(err == -EMFILE || err == -EBADF || err == -EINVAL ?
+		       "the limit of open files is too low (LimitNOFILE=)" : strerror(-err));
 	return err ? err : handed.fd;
 }
 
@@ -290,7 +291,7 @@ PUBLIC int fr_store_clear(void)
 		if (strncmp(at, STORE_NAME, strlen(STORE_NAME)))
 			continue;
 		snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%.*s", NAME_SIZE, at);
-		err = fr_notify_wait(text);
+		err = fr_notify(text);
 	}
 	for (unsigned i = 0; i < handed.count; i++)
 		if (handed.item[i].number != STORE_FOREIGN)

@@ -6,9 +6,9 @@ manager.py [--max N] [--exit main|cgroup] [--log FILE] SOCKET COMMAND...
     starts the command with NOTIFY_SOCKET=SOCKET, takes its messages as sd_notify(3) tells them, and starts
     it again with what it stored (LISTEN_FDS) when it was killed or failed. It goes on until the command ends
     with status 0.
-manager.py --ask SOCKET state|kill|main|stop|pause|resume
+manager.py --ask SOCKET state|kill|main|stop|pause|resume|forget NAME
     state prints JSON; kill ends all processes of the service at once, main its main process; stop sends
-    SIGTERM to that one and starts nothing again; pause lets messages lie.
+    SIGTERM to that one and starts nothing again; pause lets messages lie; forget loses what has this name.
 
 As with systemd: what is stored already, by whatever name, is not stored again (kcmp(2)); a message whose
 sender can not be found any more is dropped; messages are read before the dead are reaped; what is left of a
@@ -189,7 +189,7 @@ class Manager:
     def answer(self):
         client, _ = self.control.accept()
         with client:
-            word = client.recv(64).decode()
+            word, _, name = client.recv(64).decode().partition(" ")
             if word == "kill":
                 os.killpg(self.session, signal.SIGKILL)
             elif word == "main":
@@ -199,13 +199,21 @@ class Manager:
                 os.kill(self.main, signal.SIGTERM)
             elif word in ("pause", "resume"):
                 self.paused = word == "pause"
+            elif word == "forget":
+                self.take(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
             state = {key: getattr(self, key) for key in ("main", "starts", "messages", "dropped", "refused", "ready",
                                                          "stopping", "status")}
             state["store"] = [name for name, _ in self.store]
             client.sendall(json.dumps(state).encode())
 
+    def give_up(self, *_):
+        if self.session:
+            os.killpg(self.session, signal.SIGKILL)
+        os._exit(1)
+
     def run(self):
         self.start()
+        signal.signal(signal.SIGTERM, self.give_up)
         while True:
             readers = [self.control] if self.paused else [self.control, self.socket]
             ready = select.select(readers, [], [], 0.01)[0]
