@@ -443,10 +443,12 @@ void fr_notify_now(const char *text);
 /* ---- stored.c ---- */
 #define STORE_MEMORY	(-1)
 #define STORE_FOREIGN	(-2)
+#define STORE_CLOSED	(-3)
 struct handed_fd {
 	int number;			/* that it had, or one of the above */
 	int at;				/* that it has */
 	bool came;			/* no placeholder */
+	bool doubtful;			/* another one came under this number, too */
 };
 struct handed {
 	int fd;				/* the memory file */

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,16 +118,27 @@ void fr_notify_now(const char *text)
 
 /* ---- messages about descriptors ---- */
 
+static bool reaped(pid_t pid)
+{
+	return kill(pid, 0) && errno == ESRCH;
+}
+
 /*
  * In the name of the keeper: whose message is still unread when the sender is dead and reaped is nobody's
- * to the manager, and dropped. The keeper is its own child, which it reaps after it has read.
+ * to the manager, and dropped. The keeper is its own child, which it reaps after it has read. But before
+ * anybody has the role, and after the keeper's death, it is the caller's: a message twice does no harm.
  */
 static int try_once(struct fr *fr, const char *text, int fd)
 {
-	int flags = atomic_load(&fr->store_failed) ? MSG_DONTWAIT : 0;
-	int err = send_message(fr->store_fd, text, CLAIM_PID(atomic_load(&fr->cp->keeper)), fd, flags);
+	int flags = atomic_load(&fr->store_failed) ? MSG_DONTWAIT : 0, err = -ESRCH;
+	pid_t keeper = fr->role == ROLES ? 0 : CLAIM_PID(atomic_load(&fr->cp->keeper));
 
-	return err == -EPERM || err == -ESRCH ? send_message(fr->store_fd, text, 0, fd, flags) : err;
+	/* The kernel takes a pid that is only the name of a process group, too. */
+	if (keeper && !reaped(keeper))
+		err = send_message(fr->store_fd, text, keeper, fd, flags);
+	if (err == -EPERM || err == -ESRCH || (!err && reaped(keeper)))
+		err = send_message(fr->store_fd, text, 0, fd, flags);
+	return err;
 }
 
 static int tell(struct fr *fr, const char *text, int fd)
@@ -268,7 +280,7 @@ static bool settle_one(struct fr *fr, const struct handed_fd *item)
 	int fd = item->number;
 	bool in_map = (uint32_t)fd < map_end(fr);
 	uint8_t byte = in_map ? atomic_load(&fr->fd_map[fd]) : FD_NONE;
-	bool kept = FD_OWNER(byte) == FD_CALLERS, good = item->came && kept && !(byte & FD_STALE);
+	bool kept = FD_OWNER(byte) == FD_CALLERS, good = item->came && !item->doubtful && kept && !(byte & FD_STALE);
 
 	if (item->came && !good)
 		replace_handed(fr, fd, byte);

@@ -48,36 +48,10 @@ static int number_of(const char *text)
 	return n < FIRST ? -EBADMSG : (int)n;
 }
 
-static int compare(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
-static int check_numbers(const int *numbers, unsigned count, const char **why)
-{
-	int *sorted = malloc(count * sizeof(*sorted));
-	int err = sorted ? 0 : -ENOMEM;
-
-	if (!err) {
-		memcpy(sorted, numbers, count * sizeof(*sorted));
-		qsort(sorted, count, sizeof(*sorted), compare);
-	}
-	for (unsigned i = 1; !err && i < count; i++)
-		if (sorted[i] == sorted[i - 1])
-			err = -EBADMSG;
-	*why = err == -ENOMEM ? "no memory" : err ? "two have the same name" : NULL;
-	if (!err && (!count || sorted[0] >= 0)) {
-		*why = "the memory file is missing";
-		err = -EBADMSG;
-	}
-	free(sorted);
-	return err;
-}
-
 int fr_store_names(const char *names, unsigned count, int *numbers, const char **why)
 {
 	size_t prefix = strlen(STORE_NAME);
-	unsigned n = 0, ours = 0;
+	unsigned n = 0, ours = 0, memory = 0;
 	int err = 0;
 
 	for (const char *at = names; at; n++) {
@@ -93,6 +67,7 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 			snprintf(name, sizeof(name), "%.*s", (int)len, at);
 			numbers[n] = len == prefix ? STORE_MEMORY :
 				     len >= NAME_SIZE ? -EBADMSG : number_of(name + prefix + 1);
+			memory += numbers[n] == STORE_MEMORY;
 			ours++;
 		}
 		if (numbers[n] == -EBADMSG)
@@ -103,7 +78,10 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 		return -ENOENT;
 	*why = n != count ? "there are fewer names than descriptors" :
 	       ours != n ? "there are others than the service's own" : "a name has no number that can be one";
-	return err || n != count || ours != n ? -EBADMSG : check_numbers(numbers, count, why);
+	if (err || n != count || ours != n)
+		return -EBADMSG;
+	*why = memory ? "there are two memory files" : "the memory file is missing";
+	return memory == 1 ? 0 : -EBADMSG;
 }
 
 /* ---- the numbers ---- */
@@ -224,7 +202,8 @@ static int move_all(void)
 	if (!m.at)
 		return -ENOMEM;
 	for (unsigned i = 0; !err && i < came; i++)
-		err = note_at(&m, i, handed.item[i].at);
+		if (handed.item[i].number != STORE_CLOSED)
+			err = note_at(&m, i, handed.item[i].at);
 	for (unsigned i = 0; !err && i < came; i++)
 		err = move(&m, i);
 	for (unsigned i = 0; !err && i < came; i++)
@@ -237,6 +216,30 @@ static int move_all(void)
 }
 
 /* ---- from outside ---- */
+
+/* A removal was lost, and the order in which they came does not say which is the right one. */
+static int find_doubles(void)
+{
+	unsigned *seen = calloc(FDS_MOST, sizeof(*seen));
+
+	if (!seen)
+		return -ENOMEM;
+	for (unsigned i = 0; i < handed.count; i++) {
+		struct handed_fd *item = &handed.item[i];
+
+		if (item->number < 0)
+			continue;
+		if (seen[item->number]) {
+			handed.item[seen[item->number] - 1].doubtful = true;
+			close(item->at);
+			item->number = STORE_CLOSED;
+		} else {
+			seen[item->number] = i + 1;
+		}
+	}
+	free(seen);
+	return 0;
+}
 
 static int take_names(const char *names, unsigned count)
 {
@@ -275,7 +278,8 @@ int fr_stored(void)
 	unsetenv("LISTEN_PIDFDID");
 	if (err)
 		return err;
-	err = move_all();
+	err = find_doubles();
+	err = err ? err : move_all();
 	if (err)
 		refuse(err == -EMFILE || err == -EBADF || err == -EINVAL ?
 		       "the limit of open files is too low (LimitNOFILE=)" : strerror(-err));
@@ -294,7 +298,7 @@ PUBLIC int fr_store_clear(void)
 		err = fr_notify(text);
 	}
 	for (unsigned i = 0; i < handed.count; i++)
-		if (handed.item[i].number != STORE_FOREIGN)
+		if (handed.item[i].number >= STORE_MEMORY)
 			close(handed.item[i].at);
 	free(handed.names);
 	free(handed.item);

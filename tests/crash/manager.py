@@ -6,9 +6,10 @@ manager.py [--max N] [--exit main|cgroup] [--log FILE] SOCKET COMMAND...
     starts the command with NOTIFY_SOCKET=SOCKET, takes its messages as sd_notify(3) tells them, and starts
     it again with what it stored (LISTEN_FDS) when it was killed or failed. It goes on until the command ends
     with status 0.
-manager.py --ask SOCKET state|kill|main|stop|pause|resume|forget NAME
+manager.py --ask SOCKET state|kill|main|stop|pause|resume|forget NAME|double NAME
     state prints JSON; kill ends all processes of the service at once, main its main process; stop sends
-    SIGTERM to that one and starts nothing again; pause lets messages lie; forget loses what has this name.
+    SIGTERM to that one and starts nothing again; pause lets messages lie; forget loses what has this name;
+    double adds something else under it.
 
 As with systemd: what is stored already, by whatever name, is not stored again (kcmp(2)); a message whose
 sender can not be found any more is dropped; messages are read before the dead are reaped; what is left of a
@@ -199,6 +200,8 @@ class Manager:
                 os.kill(self.main, signal.SIGTERM)
             elif word in ("pause", "resume"):
                 self.paused = word == "pause"
+            elif word == "double":
+                self.add(name, os.open("/dev/null", os.O_RDONLY))
             elif word == "forget":
                 self.take(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
             state = {key: getattr(self, key) for key in ("main", "starts", "messages", "dropped", "refused", "ready",

@@ -14,8 +14,9 @@
 static struct fr *fr;
 static struct fr_slot *slot;
 static int manager;
+static char name[64];
 
-static void listen_for(const char *name)
+static void listen_as_manager(void)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	size_t n = strlen(name);
@@ -30,10 +31,9 @@ static void listen_for(const char *name)
 static void setup(void)
 {
 	struct fr_options o = { .struct_size = sizeof(o), .slots = 2, .worker = no_worker, .log = quiet };
-	char name[64];
 
 	snprintf(name, sizeof(name), "@fuse-extent-test-%d", getpid());
-	listen_for(name);
+	listen_as_manager();
 	ck_assert_int_eq(fr_new(&o, &fr), 0);
 	ck_assert_int_eq(fr_slot_take(fr, 0, &slot), 0);
 }
@@ -169,7 +169,7 @@ START_TEST(nobody_listens)
 	fr_fd_keep(fr, NULL, fd);
 	ck_assert_int_eq(fr->fd_map[fd], FD_CALLERS | FD_STALE);
 	/* the manager comes back */
-	listen_for(getenv("NOTIFY_SOCKET"));
+	listen_as_manager();
 	fr_fd_drop(fr, NULL, fd);
 	ck_assert_str_eq(heard(), named(REMOVED, fd));
 	ck_assert_int_eq(fr->fd_map[fd], FD_NONE);
@@ -231,7 +231,6 @@ START_TEST(bad_names)
 		unsigned count;
 	} bad[] = {
 		{ "fuserecover-7", 1 }, { "fuserecover:fuserecover", 2 },
-		{ "fuserecover:fuserecover-7:fuserecover-7", 3 },
 		{ "fuserecover:fuserecover-", 2 }, { "fuserecover:fuserecover-07", 2 },
 		{ "fuserecover:fuserecover-2", 2 }, { "fuserecover:fuserecover--7", 2 },
 		{ "fuserecover:fuserecover-7x", 2 }, { "fuserecover:fuserecover- 7", 2 },
@@ -247,7 +246,7 @@ START_TEST(bad_names)
 }
 END_TEST
 
-/* Pieces of names in any order: never more numbers than there are descriptors, and none twice. */
+/* Pieces of names in any order: never more numbers than there are descriptors. */
 START_TEST(any_names)
 {
 	static const char *const pieces[] = {
@@ -273,8 +272,6 @@ START_TEST(any_names)
 			memory += n[a] == STORE_MEMORY;
 			ck_assert_msg(n[a] == STORE_MEMORY || (n[a] > 2 && n[a] < (int)FDS_MOST),
 				      "%d in %s", n[a], text);
-			for (unsigned b = 0; b < a; b++)
-				ck_assert_msg(n[a] != n[b], "twice in %s", text);
 		}
 		ck_assert_uint_eq(memory, 1);
 		ck_assert_int_eq(n[count], 4711);
