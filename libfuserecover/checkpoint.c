@@ -389,7 +389,7 @@ int fr_take_possession(struct fr *fr)
 	return fr_fds_own(fr);
 }
 
-static int roll_back_all(struct fr *fr)
+int fr_rollback_all(struct fr *fr)
 {
 	int err = 0;
 
@@ -416,7 +416,7 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 	/* While another process changes it, there is no telling more. */
 	if (!err && !fr->trial) {
 		err = check_header(fr);
-		err = err ? err : roll_back_all(fr);
+		err = err ? err : fr_rollback_all(fr);
 		err = err ? err : check_header(fr); /* the logs may have said anything */
 	}
 	if (err) {

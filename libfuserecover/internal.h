@@ -299,6 +299,8 @@ int fr_take_possession(struct fr *fr);
 /* ---- step.c ---- */
 /* Back to what was at fr_begin(). -EBADMSG where the log is damaged. */
 int fr_rollback(struct fr *fr, uint32_t slot);
+/* In all slots, whose threads are dead. */
+int fr_rollback_all(struct fr *fr);
 void fr_hold_tables(struct fr_slot *slot);
 bool fr_try_hold_tables(struct fr_slot *slot);
 /* Outside of a step, and without a keeper, they are not held any longer than need be. */

@@ -320,6 +320,8 @@ static void switch_programs(struct fr *fr)
 		stay(fr, "the standby died, so that there would have been no way back");
 	} else {
 		FR_STEP();
+		/* What an open step had dropped is kept still. */
+		fr_rollback_all(fr);
 		/* The standby keeps the table as it is. */
 		if (!unshare(CLONE_FILES))
 			become(fr, false);

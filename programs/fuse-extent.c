@@ -301,7 +301,7 @@ int main(int argc, char **argv)
 	remember_start(argv);
 	if (fill_standard_descriptors())
 		return EXIT_SYSTEM;
-	if (checkpoint < 0 && checkpoint != -ENOENT) {
+	if (by_upgrade && checkpoint < 0) {
 		fprintf(stderr, "fuse-extent: the checkpoint in the environment (FUSERECOVER_CHECKPOINT): %s\n",
 			strerror(-checkpoint));
 		return EXIT_SYSTEM;
