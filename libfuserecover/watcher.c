@@ -19,7 +19,7 @@
 #define SERVE_FIRST_MS	5	/* no standby before that: it would hold up the first requests */
 #define COLLECT_MS	100	/* after a takeover, and between tries, twice as long each time */
 #define COLLECT_MOST_MS	60000
-#define PROVE_MS	1000
+#define PROVE_MS	500
 #define PROVERS		4	/* threads that look whether there is a lock without an owner */
 #define SIZES		16	/* 16 bytes to 512 KiB */
 #define PROBE_STEP	2048
