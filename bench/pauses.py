@@ -17,7 +17,7 @@ BYTES_PER_FILE = 6 << 10    # inodes and names of source and mount, and what the
 
 def build(top, scratch):
     return measure.build(top, scratch, "pause", ("bench/pause.c", "programs/control.c",
-                                                 "programs/mountinfo.c"))
+                                                 "base/mountinfo.c"))
 
 
 def make_files(top, count):

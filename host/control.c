@@ -15,28 +15,19 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/mountinfo.h"
 #include "host/internal.h"
 #include "libfuserecover/killpoint.h"
 
 #define STATUS_SIZE 16384
 #define BIND_TRIES 500	/* of 10 ms each */
 
-struct device {
-	unsigned major, minor;
-};
-
-static void note_device(void *arg, unsigned major, unsigned minor, const char *type)
-{
-	(void)type;
-	*(struct device *)arg = (struct device){ major, minor };
-}
-
 bool lies_on_top(const struct fe_host *h)
 {
-	struct device d;
+	struct mount_entry top;
 
-	return !mounts_on(h->shared->mountpoint, note_device, &d) && d.major == h->shared->dev_major &&
-	       d.minor == h->shared->dev_minor;
+	return !mountinfo_lookup(h->shared->mountpoint, &top) && top.major == h->shared->dev_major &&
+	       top.minor == h->shared->dev_minor;
 }
 
 int control_open(struct fe_host *h)
@@ -44,20 +35,20 @@ int control_open(struct fe_host *h)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	_cleanup_close_ int fd = -1;
 	socklen_t len;
-	struct device d;
+	struct mount_entry top;
 	/* stat(2) on the mount would be a request to ourselves: the mount table tells its device number. */
-	int err = mounts_on(h->shared->mountpoint, note_device, &d);
+	int err = mountinfo_lookup(h->shared->mountpoint, &top);
 
 	if (err) {
 		fe_log(LOG_WARNING, "%s is not in /proc/self/mountinfo: fuse-extentctl will not find this server",
 		       h->shared->mountpoint);
 		return 0;
 	}
-	h->shared->dev_major = d.major;
-	h->shared->dev_minor = d.minor;
+	h->shared->dev_major = top.major;
+	h->shared->dev_minor = top.minor;
 	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
 			  (size_t)snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, FE_CONTROL_NAME,
-					   d.major, d.minor));
+					   top.major, top.minor));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	err = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&addr, len);
 	/* The number may be that of a mount whose server is about to end. */

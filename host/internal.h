@@ -305,6 +305,10 @@ void split_ns(uint64_t ns, uint64_t *sec, uint32_t *nsec);
 int serve_begin(struct fe_host *h, unsigned *unfinished);
 void serve_end(struct fe_host *h);
 
+/* stack.c */
+int backend_open(struct fe_host *h);
+void backend_close(struct fe_host *h);
+
 /* keep.c: services, see backend.h */
 void fd_put(void *host, int *where, int fd);
 int fd_take(void *host, int *where);
@@ -348,8 +352,6 @@ void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id);
 /* mount.c */
 int mount_fuse(struct fe_host *h, uint32_t root_mode);
 int unmount_fuse(struct fe_host *h, bool lazy);
-/* Calls fn for each mount on a path, in the order of the mount table, which has the topmost last. */
-int mounts_on(const char *path, void (*fn)(void *arg, unsigned major, unsigned minor, const char *type), void *arg);
 
 /* init.c */
 void passthrough_set(struct fe_host *h, bool on, const char *reason);

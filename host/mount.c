@@ -14,9 +14,9 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/mountinfo.h"
 #include "host/internal.h"
 
-#define FSTYPE		"fuse.fuse-extent"
 #define FUSERMOUNT	"fusermount3"
 
 extern char **environ;
@@ -55,7 +55,7 @@ static int mount_privileged(struct fe_host *h, uint32_t root_mode)
 	}
 	snprintf(data, sizeof(data), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s", h->shared->fd, root_mode & S_IFMT,
 		 getuid(), getgid(), options);
-	if (mount(o->source, h->shared->mountpoint, FSTYPE, o->mount_flags, data)) {
+	if (mount(o->source, h->shared->mountpoint, FE_FSTYPE, o->mount_flags, data)) {
 		err = -errno;
 		fe_log(LOG_ERR, "mounting on %s: %s", h->shared->mountpoint, strerror(-err));
 	}
@@ -201,64 +201,14 @@ int mount_fuse(struct fe_host *h, uint32_t root_mode)
 	return err;
 }
 
-int mounts_on(const char *path, void (*fn)(void *arg, unsigned major, unsigned minor, const char *type), void *arg)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	_cleanup_free_ char *line = NULL;
-	size_t size = 0;
-	int found = -ENOENT;
-
-	if (!f)
-		return -errno;
-	while (getline(&line, &size, f) > 0) {
-		unsigned major, minor;
-		int at = 0;
-		char *here, *end, *out, *type;
-
-		if (sscanf(line, "%*d %*d %u:%u %*s %n", &major, &minor, &at) < 2 || !at)
-			continue;
-		here = line + at;
-		end = strchr(here, ' ');
-		type = end ? strstr(end, " - ") : NULL;
-		if (!type)
-			continue;
-		*end = 0;
-		type += 3;
-		type[strcspn(type, " ")] = 0;
-		out = here;
-		for (char *p = here; *p; p++) { /* \ooo stands for space, tab, newline and backslash */
-			if (*p == '\\' && p[1] && p[2] && p[3]) {
-				*out++ = (char)((p[1] - '0') << 6 | (p[2] - '0') << 3 | (p[3] - '0'));
-				p += 3;
-			} else {
-				*out++ = *p;
-			}
-		}
-		*out = 0;
-		if (strcmp(here, path))
-			continue;
-		fn(arg, major, minor, type);
-		found = 0;
-	}
-	fclose(f);
-	return found;
-}
-
-static void is_ours(void *arg, unsigned major, unsigned minor, const char *type)
-{
-	(void)major;
-	(void)minor;
-	*(bool *)arg = !strcmp(type, FSTYPE);
-}
-
 void fe_host_detach(const char *mountpoint, int dead)
 {
 	_cleanup_free_ char *path = realpath(mountpoint, NULL);
 	const char *at = path ? path : mountpoint;
-	bool ours = false;
+	struct mount_entry top;
 	struct stat st;
 
-	while (!mounts_on(at, is_ours, &ours) && ours && !(dead && (!stat(at, &st) || errno != ENOTCONN)) &&
+	while (!mountinfo_lookup(at, &top) && !strcmp(top.fstype, FE_FSTYPE) && !(dead && (!stat(at, &st) || errno != ENOTCONN)) &&
 	       !umount2(at, UMOUNT_NOFOLLOW | MNT_DETACH))
 		fe_log(LOG_WARNING, "%s: what was mounted there before is detached", at);
 }

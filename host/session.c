@@ -26,113 +26,10 @@ static bool may_recover(const struct fe_host *h)
 	return !h->opt.norecover && h->root.features & FE_FEAT_RECOVER && !TSAN;
 }
 
-static void service_log(void *host, int level, const char *fmt, ...)
+/* Whether the mount is already served, by another program. */
+static bool adopted(const struct fe_host *h)
 {
-	va_list ap;
-
-	(void)host;
-	va_start(ap, fmt);
-	fe_vlog(level, fmt, ap);
-	va_end(ap);
-}
-
-static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out);
-
-static void services_init(struct fe_host *h)
-{
-	h->services = (struct fe_services){
-		.struct_size = sizeof(h->services),
-		.complete = parked_complete,
-		.inval_inode = notify_inval_inode,
-		.inval_entry = notify_inval_entry,
-		.notify_delete = notify_delete,
-		.store = notify_store,
-		.nodeid_of_key = node_of_key,
-		.with_node = node_with_key,
-		.log = service_log,
-		.open_inner = service_open_inner,
-		.shared = keep_shared,
-		.fd_put = fd_put,
-		.fd_take = fd_take,
-		.table = keep_table,
-		.record_new = keep_record,
-		.record_free = keep_no_record,
-		.record_each = keep_each,
-	};
-}
-
-static int open_backend(struct fe_host *h, const struct fe_backend *be, const char *argument,
-			const char *options, struct fe_root *root, void **priv)
-{
-	struct fe_open_args args = {
-		.struct_size = sizeof(args),
-		.argument = argument,
-		.options = options ? options : "",
-		.services = &h->services,
-		.host = h,
-		.entry_valid = h->opt.entry_valid,
-		.attr_valid = h->opt.attr_valid,
-		.writeback = h->opt.writeback,
-		.read_only = !!(h->opt.mount_flags & 1 /* MS_RDONLY */),
-		.adopted = h->opt.checkpoint > 0,
-		.stored = h->opt.fdstore,
-	};
-
-	memset(root, 0, sizeof(*root));
-	root->root.record = calloc(1, RECORD_MAX);
-	if (!root->root.record)
-		return -ENOMEM;
-	return be->open(&args, root, priv);
-}
-
-static int open_outer(struct fe_host *h)
-{
-	const char *options = h->opt.backend_options;
-	int err;
-
-	if (options && *options && !h->be->options_help) {
-		fe_log(LOG_ERR, "unknown option \"%s\"; the backend %s takes none", options, h->be->name);
-		return -EINVAL;
-	}
-	err = open_backend(h, h->be, h->opt.argument ? h->opt.argument : "", options, &h->root, &h->priv);
-	if (err)
-		fe_log(LOG_ERR, "%s could not be opened: %s", h->opt.source, strerror(-err));
-	return err;
-}
-
-/* An inner backend is one like any other: its own record sizes are for the outer one to provide. */
-static int service_open_inner(void *host, const char *source, const char *options, struct fe_inner **out)
-{
-	struct fe_host *h = host;
-	const char *colon = strchr(source, ':');
-	_cleanup_free_ char *name = colon ? strndup(source, (size_t)(colon - source)) : NULL;
-	struct fe_inner *inner;
-	int err;
-
-	if (!name) {
-		fe_log(LOG_ERR, "the inner backend \"%s\" is not of the form NAME:ARGUMENT", source);
-		return -EINVAL;
-	}
-	if (h->inner) {
-		fe_log(LOG_ERR, "a backend can stack upon one other only; %s would be the second", source);
-		return -EBUSY;
-	}
-	inner = calloc(1, sizeof(*inner));
-	if (!inner)
-		return -ENOMEM;
-	err = fe_backend_load(name, &inner->backend);
-	if (!err)
-		err = open_backend(h, inner->backend, colon + 1, options, &inner->root, &inner->priv);
-	if (err) {
-		if (inner->priv)
-			inner->backend->close(inner->priv);
-		free(inner->root.root.record);
-		free(inner);
-		return err;
-	}
-	h->inner = inner;
-	*out = inner;
-	return 0;
+	return h->opt.checkpoint > 0;
 }
 
 static void copy_string(const char **s)
@@ -168,7 +65,7 @@ static void settle_options(struct fe_host *h)
 	if (features & FE_FEAT_KERNEL_PERMS)
 		h->opt.default_permissions = 1;
 	/* It is agreed with the kernel. */
-	if (h->opt.checkpoint > 0)
+	if (adopted(h))
 		return;
 	if (!(features & FE_FEAT_PASSTHROUGH) || !h->be->backing_fd)
 		passthrough_set(h, false, "the backend has no files that the kernel could use");
@@ -252,7 +149,7 @@ static int checkpoint_new(struct fe_host *h)
 	if (h->pool.max > FR_SLOTS_MAX - 1)
 		h->pool.max = FR_SLOTS_MAX - 1;
 	o.slots = h->slots = h->pool.max + 1;
-	err = h->opt.checkpoint > 0 ? fr_adopt(&o, h->opt.checkpoint, &h->fr) : fr_new(&o, &h->fr);
+	err = adopted(h) ? fr_adopt(&o, h->opt.checkpoint, &h->fr) : fr_new(&o, &h->fr);
 	if (!err)
 		err = fr_area_new(h->fr, "host", sizeof(*h->shared), (void **)&h->shared);
 	if (!err)
@@ -262,11 +159,11 @@ static int checkpoint_new(struct fe_host *h)
 				   MAX_HANDLES, &h->handles);
 	if (!err)
 		err = fr_table_new(h->fr, "parked", sizeof(struct parked), 0, 0, MAX_PARKED, &h->parked);
-	if (err == -EINVAL && h->opt.checkpoint > 0)
+	if (err == -EINVAL && adopted(h))
 		fe_log(LOG_ERR, "the state of the mount is that of another version or of other options");
 	else if (err)
 		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
-	else if (h->opt.checkpoint <= 0)
+	else if (!adopted(h))
 		h->shared->fd = h->shared->control_fd = -1;
 	return err;
 }
@@ -285,16 +182,15 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 	err = h->quit_fd < 0 || h->wake_fd < 0 ? -EMFILE : copy_options(h, options);
 	if (err)
 		goto fail;
-	services_init(h);
 	h->be = h->opt.backend;
 	err = checkpoint_new(h);
-	if (!err && h->opt.checkpoint <= 0)
+	if (!err && !adopted(h))
 		err = find_mountpoint(h, options->mountpoint);
 	if (!err)
-		err = open_outer(h);
+		err = backend_open(h);
 	if (err)
 		goto fail;
-	if (h->opt.checkpoint > 0)
+	if (adopted(h))
 		err = adopt_check(h, options);
 	else
 		adopt_note(h, options);
@@ -323,7 +219,7 @@ static int mount_new(struct fe_host *h)
 
 int fe_host_mount(struct fe_host *h)
 {
-	int err = h->opt.checkpoint > 0 ? adopt_mount(h) : mount_new(h);
+	int err = adopted(h) ? adopt_mount(h) : mount_new(h);
 
 	if (!err)
 		err = adopt_store(h);
@@ -409,19 +305,6 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 	return 0;
 }
 
-static void backends_close(struct fe_host *h)
-{
-	if (h->priv)
-		h->be->close(h->priv);
-	h->priv = NULL;
-	if (h->inner) {
-		h->inner->backend->close(h->inner->priv);
-		free(h->inner->root.root.record);
-		free(h->inner);
-	}
-	h->inner = NULL;
-}
-
 int serve_begin(struct fe_host *h, unsigned *unfinished)
 {
 	int err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
@@ -441,7 +324,7 @@ void serve_end(struct fe_host *h)
 	handles_fini(h);
 	nodes_forget(h);
 	/* It may complete what still waits: needs the tables. */
-	backends_close(h);
+	backend_close(h);
 	fr_slot_leave(h->service_slot);
 	h->service_slot = NULL;
 }
@@ -486,7 +369,7 @@ int fe_host_serve(struct fe_host *h)
 		       h->be->name);
 	err = h->recovers ? fr_run(h->fr) : fr_run_alone(h->fr);
 	/* Where this program could not even begin to take over, the mount is still served by another. */
-	if (err && !(h->opt.checkpoint > 0 && fr_keeper_pid(h->fr)))
+	if (err && !(adopted(h) && fr_keeper_pid(h->fr)))
 		unmount_fuse(h, true);
 	h->mounted = false;
 	if (h->opt.notify)
@@ -512,7 +395,7 @@ void fe_host_free(struct fe_host *h)
 	if (!h->served) {
 		if (h->priv && h->be->forget && !h->rooted)
 			h->be->forget(h->priv, &(struct fe_node){ .record = h->root.root.record });
-		backends_close(h);
+		backend_close(h);
 	}
 	free(h->root.root.record);
 	if (h->shared) {

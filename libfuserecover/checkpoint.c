@@ -375,6 +375,10 @@ int fr_take_possession(struct fr *fr)
 {
 	struct cp_header *h = fr->cp;
 
+	if (fr->trial)
+		_exit(0);
+	if (!fr->adopted)
+		return 0;
 	/* The predecessor was this process; what asked it to stop is to be heard here. */
 	if (!fr->from_store && fr_is_upgrade(fr)) {
 		fr->old_standby = (pid_t)atomic_load(&h->standby);

@@ -113,11 +113,18 @@ int fr_fds_keep_open(struct fr *fr)
 	return err;
 }
 
-void fr_fds_forget(struct fr *fr)
+uint32_t fr_fds_end(const struct fr *fr)
 {
 	uint32_t end = atomic_load(&fr->cp->fds_grown);
 
-	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++)
+	return end < fr->layout.fds ? end : fr->layout.fds;
+}
+
+void fr_fds_forget(struct fr *fr)
+{
+	uint32_t end = fr_fds_end(fr);
+
+	for (uint32_t fd = 0; fd < end; fd++)
 		if (FD_OWNER(fr->fd_map[fd]) > FD_CALLERS)
 			fr->fd_map[fd] &= FD_HELD;
 }
@@ -134,9 +141,9 @@ int fr_fds_own(struct fr *fr)
 
 int fr_fds_hand_down(struct fr *fr)
 {
-	uint32_t end = atomic_load(&fr->cp->fds_grown);
+	uint32_t end = fr_fds_end(fr);
 
-	for (uint32_t fd = 0; fd < end && fd < fr->layout.fds; fd++) {
+	for (uint32_t fd = 0; fd < end; fd++) {
 		if (likely(FD_OWNER(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed)) != FD_CALLERS))
 			continue;
 		/* What was closed by the user and not dropped is no reason to refuse. */
@@ -148,9 +155,8 @@ int fr_fds_hand_down(struct fr *fr)
 
 void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares)
 {
-	uint32_t end = atomic_load(&fr->cp->fds_grown);
+	uint32_t end = fr_fds_end(fr);
 
-	end = end < fr->layout.fds ? end : fr->layout.fds;
 	for (uint32_t fd = 0; fd < end; fd++) {
 		bool spared = false;
 

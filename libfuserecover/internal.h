@@ -293,7 +293,7 @@ uint64_t fr_map_offset(const struct cp_layout *l);
 /* The layout as it is known privately, over what may have been written there. */
 void fr_restore_layout(struct fr *fr);
 /* Of an adopted checkpoint, before the first role is taken: the processes that had it are gone, or were
- * a program that waits to be succeeded. */
+ * a program that waits to be succeeded. A trial ends here with status 0: that is all that it can tell. */
 int fr_take_possession(struct fr *fr);
 
 /* ---- step.c ---- */
@@ -467,6 +467,8 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 /* ---- fds.c ---- */
 int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner);
 void fr_fd_disown(struct fr *fr, int fd);
+/* Numbers from here on are in nobody's care. */
+uint32_t fr_fds_end(const struct fr *fr);
 /* Keeps all that are open. */
 int fr_fds_keep_open(struct fr *fr);
 /* Nobody but the caller owns any. */

@@ -437,11 +437,7 @@ PUBLIC int fr_run(struct fr *fr)
 {
 	int err = may_run(fr);
 
-	/* That is all that a trial can tell. */
-	if (!err && fr->trial)
-		_exit(0);
-	if (!err && fr->adopted)
-		err = fr_take_possession(fr);
+	err = err ? err : fr_take_possession(fr);
 	if (!err && fcntl(fr->fd, F_ADD_SEALS, F_SEAL_GROW) && errno != EPERM)
 		err = -errno;
 	err = err ? err : fr_fds_keep_open(fr);

@@ -228,18 +228,11 @@ void fr_store_committed(struct fr_slot *slot, uint32_t used)
 	}
 }
 
-static uint32_t map_end(const struct fr *fr)
-{
-	uint32_t end = atomic_load(&fr->cp->fds_grown);
-
-	return end < fr->layout.fds ? end : fr->layout.fds;
-}
-
 void fr_store_settle(struct fr *fr)
 {
 	if (fr->store_fd < 0)
 		return;
-	for (uint32_t fd = 0; fd < map_end(fr); fd++)
+	for (uint32_t fd = 0; fd < fr_fds_end(fr); fd++)
 		remove_dropped(fr, (int)fd);
 }
 
@@ -247,7 +240,7 @@ void fr_store_empty(struct fr *fr)
 {
 	if (fr->store_fd < 0)
 		return;
-	for (uint32_t fd = 0; fd < map_end(fr); fd++) {
+	for (uint32_t fd = 0; fd < fr_fds_end(fr); fd++) {
 		uint8_t byte = atomic_load(&fr->fd_map[fd]);
 
 		if (byte & FD_HELD && !take_away(fr, (int)fd))
@@ -278,7 +271,7 @@ static void replace_handed(struct fr *fr, int fd, uint8_t byte)
 static bool settle_one(struct fr *fr, const struct handed_fd *item)
 {
 	int fd = item->number;
-	bool in_map = (uint32_t)fd < map_end(fr);
+	bool in_map = (uint32_t)fd < fr_fds_end(fr);
 	uint8_t byte = in_map ? atomic_load(&fr->fd_map[fd]) : FD_NONE;
 	bool kept = FD_OWNER(byte) == FD_CALLERS, good = item->came && !item->doubtful && kept && !(byte & FD_STALE);
 
@@ -339,7 +332,7 @@ PUBLIC int fr_store(struct fr *fr)
 		if (!err)
 			atomic_store(&fr->cp->stored, 1);
 	}
-	for (uint32_t fd = 0; !err && fd < map_end(fr); fd++)
+	for (uint32_t fd = 0; !err && fd < fr_fds_end(fr); fd++)
 		if (atomic_load(&fr->fd_map[fd]) == FD_CALLERS && !is_lost(fr, (int)fd))
 			atomic_store(&fr->fd_map[fd], FD_CALLERS | fr_store_keep(fr, (int)fd));
 	fr_store_settle(fr);

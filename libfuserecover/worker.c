@@ -94,13 +94,9 @@ PUBLIC int fr_run_alone(struct fr *fr)
 	/* Steps keep no log here, of which removals could be taken. */
 	if (fr->store_fd >= 0)
 		return -EINVAL;
-	if (fr->trial)
-		_exit(0);
-	if (fr->adopted) {
-		result = fr_take_possession(fr);
-		if (result)
-			return result;
-	}
+	result = fr_take_possession(fr);
+	if (result)
+		return result;
 	fr->role = ALONE;
 	fr->alone = true;
 	fr_signals_catch(fr);

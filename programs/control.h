@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#include "programs/mountinfo.h"
+#include "base/mountinfo.h"
 
 /*
  * Sends `command` and receives what comes until the end of the stream, terminated, at most size - 1

@@ -14,10 +14,9 @@
 #include "base/cleanup.h"
 #include "host/host.h"
 #include "programs/control.h"
-#include "programs/mountinfo.h"
+#include "base/mountinfo.h"
 #include "programs/statustext.h"
 
-#define FSTYPE		"fuse.fuse-extent"
 #define ANSWER_MAX	(1 << 20)
 #define UPGRADE_S	60
 #define LOOK_MS		20
@@ -55,7 +54,7 @@ static int find_mount(const char *given, struct mount_entry *entry)
 		return fail("%s: nothing is mounted there; the path must be the mountpoint itself", path);
 	if (err)
 		return fail("/proc/self/mountinfo: %s", strerror(-err));
-	if (strcmp(entry->fstype, FSTYPE))
+	if (strcmp(entry->fstype, FE_FSTYPE))
 		return fail("%s: mounted, but not by fuse-extent (its type is %s)", path, entry->fstype);
 	return EXIT_OK;
 }

@@ -29,6 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/mount/mix.h"
+
 enum { BLOCK = 4096, WORDS = BLOCK / 8, BLOCKS = 64, PAGES = 4, ROUND = 100, MAX_PROCS = 64 };
 
 /* Mapped by all. */
@@ -68,14 +70,6 @@ __attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt,
 		if (!(c)) \
 			die("%s: %m", #c); \
 	} while (0)
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-	return x ^ (x >> 31);
-}
 
 static unsigned below(unsigned n)
 {

@@ -25,6 +25,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/mount/mix.h"
+
 enum { BLOCK = 512, BLOCKS = 192, NAMES = 48, DIRS = 3, MAX_PROCS = 256, RACES = 64, SHARED_EACH = 64 };
 
 struct file {
@@ -71,14 +73,6 @@ __attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt,
 	if (shared)
 		atomic_store(&shared->stop, 1);
 	_exit(1);
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-	return x ^ (x >> 31);
 }
 
 static unsigned below(unsigned n)

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "programs/mountinfo.h"
+#include "base/mountinfo.h"
 #include "tests/unit/unit.h"
 
 static const char table[] =

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "programs/mountinfo.h"
+#include "base/mountinfo.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Finds a mount in /proc/self/mountinfo, without a system call on the mount: its server may hang. */
-#ifndef FE_PROGRAMS_MOUNTINFO_H
-#define FE_PROGRAMS_MOUNTINFO_H
+#ifndef FE_BASE_MOUNTINFO_H
+#define FE_BASE_MOUNTINFO_H
 
 #include <stdio.h>
 #include <sys/types.h>
+
+#define FE_FSTYPE	"fuse.fuse-extent"
 
 struct mount_entry {
 	unsigned major, minor;	/* st_dev of the file system */
