@@ -268,8 +268,10 @@ static ssize_t read_request(struct seat *seat, int fd)
 	atomic_store(&seat->reading, true);
 	pthread_setcancelstate(fr_fuse3_cancel_state, NULL);
 	n = fuse_session_exited(rig->se) ? -EINTR : fr_slot_read(seat->slot, fd);
-	if (n == -EAGAIN && poll(&p, 1, -1) >= 0)
+	if (n == -EAGAIN) {
+		poll(&p, 1, -1);
 		n = -EINTR;
+	}
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	atomic_store(&seat->reading, false);
 	return n;
@@ -292,6 +294,12 @@ static ssize_t next_request(int fd)
 	return n;
 }
 
+/* Nothing to read, or nothing any more. After anything else libfuse's threads would end without a word. */
+static bool ends_quietly(int err)
+{
+	return err == EINTR || err == ENOENT || err == ENODEV;
+}
+
 static ssize_t next(int fd, size_t size)
 {
 	ssize_t n;
@@ -300,11 +308,18 @@ static ssize_t next(int fd, size_t size)
 	if (fr_fuse3_seat && fr_fuse3_seat->busy)
 		fr_fuse3_finish(fr_fuse3_seat);
 	n = atomic_load(&rig->failed);
-	if (!n)
+	if (!n) {
 		n = next_request(fd);
+		if (n > (ssize_t)size)
+			n = -EIO;
+		if (n < 0 && !ends_quietly((int)-n)) {
+			fuse_log(FUSE_LOG_ERR, "fuserecover: reading a request: %s\n", strerror((int)-n));
+			fr_fuse3_fail((int)n);
+		}
+	}
 	if (n < 0 && (atomic_load(&rig->failed) || fuse_session_exited(rig->se)))
 		unmount();
-	return n > (ssize_t)size ? -EIO : n;
+	return n;
 }
 
 /* libfuse cancels its threads in here: that must come where one waits only. */
