@@ -419,6 +419,8 @@ PUBLIC int fr_adopt(const struct fr_options *options, int fd, struct fr **out)
 	err = err ? err : settle(fr);
 	/* While another process changes it, there is no telling more. */
 	if (!err && !fr->trial) {
+		if (fr->from_store || !fr_is_upgrade(fr))
+			fr_wait_for_predecessors(fr);
 		err = check_header(fr);
 		err = err ? err : fr_rollback_all(fr);
 		err = err ? err : check_header(fr); /* the logs may have said anything */

@@ -382,6 +382,9 @@ enum owner fr_owner(pthread_mutex_t *m);
 pid_t fr_owner_tid(pthread_mutex_t *m);
 /* Waits at most ms until that may have changed. */
 void fr_owner_wait(pthread_mutex_t *m, unsigned ms);
+/* Of an adopted checkpoint: until no thread of those that had it has it any more. A service manager may not
+ * wait for what is killed and still within a system call, which may yet read a request into a slot. */
+void fr_wait_for_predecessors(struct fr *fr);
 void fr_wake_keeper(const struct fr *fr);
 /* SIGTERM, SIGINT and SIGHUP become fr_stop(), unless they are ignored. */
 void fr_signals_catch(struct fr *fr);

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Processes that share one table of descriptors, and how one learns that another is dead. */
+#include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -148,6 +153,71 @@ void fr_owner_wait(pthread_mutex_t *m, unsigned ms)
 	if (!(v & FUTEX_WAITERS) && !atomic_compare_exchange_strong(word_of(m), &v, v | FUTEX_WAITERS))
 		return;
 	syscall(SYS_futex, word_of(m), FUTEX_WAIT, v | FUTEX_WAITERS, &most, NULL, 0);
+}
+
+/* ---- processes of before ---- */
+
+#define LOOK_AGAIN_MS	2
+#define TELL_AFTER_MS	1000
+
+static bool maps(const char *path, const struct stat *memory)
+{
+	FILE *f = fopen(path, "re");
+	unsigned long long inode;
+	unsigned major, minor;
+	char line[512];
+	bool found = false;
+
+	/* A path that is longer than the line begins none that looks like this. */
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%*x-%*x %*s %*x %x:%x %llu", &major, &minor, &inode) == 3 &&
+			inode == memory->st_ino && makedev(major, minor) == memory->st_dev;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Whether a thread has the checkpoint mapped; the main thread may be dead when others are not. */
+static bool uses_checkpoint(pid_t pid, const struct stat *memory)
+{
+	char path[64];
+	const struct dirent *thread;
+	bool uses = false;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && !uses && (thread = readdir(dir))) {
+		char of_thread[sizeof(path) + sizeof(thread->d_name) + 8];
+
+		snprintf(of_thread, sizeof(of_thread), "%s/%s/maps", path, thread->d_name);
+		uses = *thread->d_name != '.' && maps(of_thread, memory);
+	}
+	if (dir)
+		closedir(dir);
+	return uses;
+}
+
+void fr_wait_for_predecessors(struct fr *fr)
+{
+	const struct cp_header *h = fr->cp;
+	pid_t all[] = { CLAIM_PID(atomic_load(&h->worker)), CLAIM_PID(atomic_load(&h->keeper)),
+			(pid_t)atomic_load(&h->standby) };
+	uint64_t since = fr_now_ms();
+	bool told = false;
+	struct stat memory;
+
+	if (fstat(fr->fd, &memory))
+		return;
+	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		while (all[i] > 0 && all[i] != getpid() && uses_checkpoint(all[i], &memory)) {
+			if (!told && fr_now_ms() - since >= TELL_AFTER_MS) {
+				told = true;
+				fr_log(fr, LOG_WARNING, "process %d has not ended yet: its successor waits", (int)all[i]);
+			}
+			poll(NULL, 0, LOOK_AGAIN_MS);
+		}
+	}
 }
 
 /* ---- signals that end the service ---- */

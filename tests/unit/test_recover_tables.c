@@ -592,11 +592,47 @@ START_TEST(adoption_refused)
 }
 END_TEST
 
+static void *last_words(void *arg)
+{
+	const struct timespec t = { .tv_nsec = 300000000 };
+
+	(void)arg;
+	nanosleep(&t, NULL);
+	*sum = 77;
+	_exit(0);
+}
+
+/* A thread that was in a system call when its process was killed goes on when the main thread is dead. */
+START_TEST(adoption_waits)
+{
+	struct fr_table *a, *b;
+	struct fr *second;
+	uint64_t *area;
+	pid_t pid = fork();
+
+	if (!pid) {
+		pthread_t thread;
+
+		atomic_store(&fr->cp->worker, CLAIM(1, getpid()));
+		*sum = 1;
+		pthread_create(&thread, NULL, last_words, NULL);
+		pthread_exit(NULL);
+	}
+	while (atomic_load((_Atomic uint64_t *)sum) != 1)
+		sched_yield();
+	ck_assert_int_eq(fr_adopt(&options, dup(fr_checkpoint_fd(fr)), &second), 0);
+	add_parts(second, &a, &b, &area);
+	ck_assert_uint_eq(*area, 77);
+	fr_free(second);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		ids, retired, full, large_records, given_and_taken, model, growth, mending, damage_found, damaged_log, adoption,
-		adoption_refused, NULL,
+		adoption_refused, adoption_waits, NULL,
 	};
 
 	return unit_run("recover_tables", tests, setup, teardown);
