@@ -102,7 +102,8 @@ int64_t op_readdirplus(struct call *c)
 
 void undo_readdirplus(struct call *c, size_t size)
 {
-	for (size_t at = 0; at + sizeof(struct fuse_direntplus) <= size; ) {
+	/* Of the last one no more than the attributes may be counted: its name lies behind them already. */
+	for (size_t at = 0; at + sizeof(struct fuse_entry_out) <= size; ) {
 		struct fuse_direntplus *d = (void *)(c->out + at);
 
 		if (d->entry_out.nodeid)

@@ -202,6 +202,8 @@ struct fe_host {
 	int quit_fd;			/* eventfd, never read: the workers shall end */
 	int wake_fd;			/* eventfd: the monitor shall look */
 	_Atomic bool ended;		/* the connection is gone */
+	bool sweeping;			/* nodes_sweep() has more to look at, */
+	uint32_t sweep_at;		/* from here on */
 };
 
 /* One request while it is answered. */
@@ -244,6 +246,8 @@ int node_intern(struct call *c, struct fuse_entry_out *granted, struct fe_node *
 /* Sets *mark, which lies in the checkpoint, in the same step. */
 void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t nlookup, uint64_t *mark,
 		 uint64_t value);
+/* Looks through some of the nodes that a predecessor left. */
+void nodes_sweep(struct fe_host *h);
 /* With the node's key locked and a step open: ends the node where nobody holds it, commits, unlocks. */
 void node_settle(struct fe_host *h, struct fr_slot *s, struct node *n);
 /* Gives the note's node records back. */

@@ -7,6 +7,7 @@
 #include "host/internal.h"
 
 #define MAX_NODES	(1u << 28)
+#define SWEEP		1024	/* at a time, to hold up nobody */
 
 struct node *node_of(const struct fe_node *n)
 {
@@ -218,6 +219,39 @@ void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t
 	fr_set(s, n->nlookup, n->nlookup - (nlookup < n->nlookup ? nlookup : n->nlookup));
 	--*refs_of(h, n);
 	node_settle(h, s, n);
+}
+
+static int sweep_one(void *arg, uint64_t id, void *record)
+{
+	struct fe_host *h = arg;
+	struct node *n = record;
+	uint32_t hash = __atomic_load_n(&n->hash, __ATOMIC_RELAXED);
+	struct fr_slot *s;
+
+	(void)id;
+	if (__atomic_load_n(&n->nlookup, __ATOMIC_RELAXED) || __atomic_load_n(&n->handles, __ATOMIC_RELAXED))
+		return 0;
+	s = step_slot(h);
+	fr_key_lock(h->nodes, hash);
+	/* A record that is not in the index is being made, or gone. */
+	if (fr_index_find(h->nodes, hash, n->record) == n && !held(h, n)) {
+		fr_begin(s);
+		node_settle(h, s, n);
+	} else {
+		fr_key_unlock(h->nodes, hash);
+	}
+	step_slot_done(h);
+	return 0;
+}
+
+/*
+ * A thread may still hold a node for a moment when the kernel, which has its answer, forgets that. If it
+ * dies then, nobody ends the node.
+ */
+void nodes_sweep(struct fe_host *h)
+{
+	fr_table_walk(h->nodes, &h->sweep_at, SWEEP, sweep_one, h);
+	h->sweeping = h->sweep_at;
 }
 
 uint64_t node_of_key(void *host, const void *key)

@@ -296,7 +296,9 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 			drain(h->wake_fd);
 		if (fds[3].revents)
 			control_serve(h);
-		quiet = pool_watch(h) || fds[2].revents ? 0 : quiet + 1;
+		if (h->sweeping)
+			nodes_sweep(h);
+		quiet = pool_watch(h) || fds[2].revents || h->sweeping ? 0 : quiet + 1;
 	}
 	/* In all processes at once: the next mount may get the same number. */
 	fe_close(h->shared->control_fd);
@@ -310,8 +312,10 @@ int serve_begin(struct fe_host *h, unsigned *unfinished)
 	int err = fr_slot_take(h->fr, h->slots - 1, &h->service_slot);
 
 	*unfinished = 0;
-	if (!err && fr_generation(h->fr) > 1)
+	if (!err && fr_generation(h->fr) > 1) {
 		*unfinished = recover(h);
+		h->sweeping = true;
+	}
 	/* The first one may have died before it came to this. */
 	if (!err && !fr_table_used(h->nodes))
 		err = node_add_root(h, h->root.root.record);

@@ -347,6 +347,10 @@ uint64_t fr_record_id(const struct fr_table *t, const void *record);
 /* Calls fn for each record in use; ends with the first value that is not 0. Other threads may take and
  * give records meanwhile. Since 0.2. */
 int fr_table_each(struct fr_table *t, int (*fn)(void *arg, uint64_t id, void *record), void *arg);
+/* The same for the next `most` places of the table from *at on, 0 for its beginning; *at is moved on, and
+ * 0 when the end is reached. So a large table is looked through bit by bit. Since 0.2. */
+int fr_table_walk(struct fr_table *t, uint32_t *at, uint32_t most,
+		  int (*fn)(void *arg, uint64_t id, void *record), void *arg);
 uint32_t fr_table_used(const struct fr_table *t);
 
 /*

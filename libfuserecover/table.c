@@ -311,21 +311,34 @@ PUBLIC uint64_t fr_record_id(const struct fr_table *t, const void *record)
 	return (uint64_t)atomic_load_explicit(&r->gen, memory_order_relaxed) << 32 | fr_index_of(t, r);
 }
 
-PUBLIC int fr_table_each(struct fr_table *t, int (*fn)(void *arg, uint64_t id, void *record), void *arg)
+static bool is_place(const struct fr_table *t, uint32_t i)
 {
-	for (uint32_t i = 1; i < atomic_load_explicit(&t->cp->fresh, memory_order_acquire) && i <= t->max; i++) {
+	return i < atomic_load_explicit(&t->cp->fresh, memory_order_acquire) && i <= t->max;
+}
+
+PUBLIC int fr_table_walk(struct fr_table *t, uint32_t *at, uint32_t most,
+			 int (*fn)(void *arg, uint64_t id, void *record), void *arg)
+{
+	uint32_t i = *at ? *at : 1;
+	int stop = 0;
+
+	for (; !stop && most-- && is_place(t, i); i++) {
 		struct record *r = fr_at(t, i);
 		uint32_t gen = atomic_load_explicit(&r->gen, memory_order_acquire);
 		uint32_t state = atomic_load_explicit(&r->state, memory_order_acquire);
-		int stop;
 
-		if (state != RECORD_LIVE && state != RECORD_INDEXED)
-			continue;
-		stop = fn(arg, (uint64_t)gen << 32 | i, r->bytes);
-		if (stop)
-			return stop;
+		if (state == RECORD_LIVE || state == RECORD_INDEXED)
+			stop = fn(arg, (uint64_t)gen << 32 | i, r->bytes);
 	}
-	return 0;
+	*at = is_place(t, i) ? i : 0;
+	return stop;
+}
+
+PUBLIC int fr_table_each(struct fr_table *t, int (*fn)(void *arg, uint64_t id, void *record), void *arg)
+{
+	uint32_t at = 0;
+
+	return fr_table_walk(t, &at, UINT32_MAX, fn, arg);
 }
 
 PUBLIC uint32_t fr_table_used(const struct fr_table *t)

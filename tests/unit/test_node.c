@@ -440,10 +440,38 @@ START_TEST(threads)
 }
 END_TEST
 
+static void sweep(void)
+{
+	do
+		nodes_sweep(host);
+	while (host->sweeping);
+}
+
+/* The process of a request that held the node died: its successor ends what nobody holds, and no more. */
+START_TEST(swept)
+{
+	uint64_t id = intern(7), kept = intern(8), old = tokens;
+	struct fe_node n;
+
+	for (uint64_t key = 100; key < 5000; key++)
+		intern(key);
+	ck_assert_int_eq(node_get(host, id, &n), 0);
+	drop(id, 1);
+	sweep();
+	ck_assert_ptr_nonnull(internal(id));
+	internal(id)->generation--;
+	sweep();
+	ck_assert_ptr_null(internal(id));
+	ck_assert_uint_eq(returned[old - 2], 1);
+	ck_assert_ptr_nonnull(internal(kept));
+	ck_assert_uint_eq(fr_table_used(host->nodes), 2 + 4900);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
-		root, same_key, forget_counts, unknown, held, by_key, key_sizes, growth, threads, NULL,
+		root, same_key, forget_counts, unknown, held, by_key, key_sizes, growth, threads, swept, NULL,
 	};
 
 	return unit_run("node", tests, setup, teardown);

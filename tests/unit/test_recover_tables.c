@@ -388,7 +388,7 @@ static int count_one(void *arg, uint64_t id, void *record)
 START_TEST(growth)
 {
 	pthread_t t[THREADS], looking[2];
-	uint32_t expected = 0, seen = 0;
+	uint32_t expected = 0, seen = 0, at = 0;
 
 	filling = THREADS;
 	for (uintptr_t i = 0; i < THREADS; i++)
@@ -408,6 +408,11 @@ START_TEST(growth)
 	ck_assert_uint_gt(expected, 1u << 20);
 	ck_assert_uint_eq(fr_table_used(items), expected);
 	fr_table_each(items, count_one, &seen);
+	ck_assert_uint_eq(seen, expected);
+	seen = 0;
+	do
+		ck_assert_int_eq(fr_table_walk(items, &at, 1000, count_one, &seen), 0);
+	while (at);
 	ck_assert_uint_eq(seen, expected);
 	whole(items);
 	ck_assert_uint_ge(items->cp->buckets, expected / 2);
