@@ -493,5 +493,8 @@ void echo_end(struct echo *e, int result)
 
 void echo_stop(struct echo *e)
 {
-	kill(echo_keeper(e), SIGTERM);
+	pid_t pid = echo_keeper(e);
+
+	must(pid > 0, "there is no keeper to be stopped");
+	kill(pid, SIGTERM);
 }

@@ -165,7 +165,8 @@ static void ends(void)
 	echo_start(&e, NULL);
 	must(echo_call(&e, ECHO_COUNT, NULL) == 0, "a plain request failed");
 	fr_stop(e.fr);
-	kill(echo_worker(&e), SIGTERM);
+	/* It may have ended by now. */
+	echo_kill(&e, echo_worker(&e), SIGTERM);
 	echo_end(&e, 0);
 	ok("stop-by-call");
 }
@@ -178,7 +179,7 @@ static void too_many(void)
 	for (int i = 0; i < 5; i++) {
 		pid_t worker = echo_worker(&e);
 
-		kill(worker, SIGTERM);
+		echo_kill(&e, worker, SIGTERM);
 		while (echo_worker(&e) == worker && !atomic_load(&e.fr->cp->given_up))
 			pause_us(500);
 		if (i < 4) {
