@@ -272,8 +272,10 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 		{ .fd = h->shared->control_fd, .events = POLLIN },
 	};
 	unsigned quiet = 0;
-	int err = pool_start(h, unfinished);
+	int err;
 
+	fr_helper_enter(h->fr);
+	err = pool_start(h, unfinished);
 	if (err) {
 		fe_log(LOG_ERR, "starting a worker: %s", strerror(-err));
 		return err;
@@ -285,7 +287,9 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 			atomic_store(&h->pool.monitor_asleep, true);
 			sleep = !pool_watch(h); /* a request that came just before saw it awake */
 		}
+		fr_helper_leave(h->fr);
 		poll(fds, 4, sleep ? -1 : WATCH_MS);
+		fr_helper_enter(h->fr);
 		if (fds[0].revents)
 			break;
 		if (fds[1].revents) {

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -182,7 +183,21 @@ static bool unknown(const struct fr *fr, int fd)
 	return (uint32_t)fd < atomic_load(&fr->cp->fds_grown) && atomic_load(&fr->fd_map[fd]) == FD_NONE;
 }
 
-static unsigned look(const struct fr *fr, int *found)
+/* What is open under a number, which may be given again meanwhile. */
+struct candidate {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+};
+
+static bool same(const struct candidate *c)
+{
+	struct stat st;
+
+	return !fstat(c->fd, &st) && st.st_dev == c->dev && st.st_ino == c->ino;
+}
+
+static unsigned look(const struct fr *fr, struct candidate *found)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	struct dirent *entry;
@@ -190,9 +205,10 @@ static unsigned look(const struct fr *fr, int *found)
 
 	while (dir && n < CANDIDATES && (entry = readdir(dir))) {
 		int fd = number_of(entry);
+		struct stat st;
 
-		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd))
-			found[n++] = fd;
+		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd) && !fstat(fd, &st))
+			found[n++] = (struct candidate){ fd, st.st_dev, st.st_ino };
 	}
 	if (dir)
 		closedir(dir);
@@ -204,10 +220,11 @@ static bool anybody_busy(struct fr *fr)
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
 		if (atomic_load(&fr->slots[i].busy) || fr->slots[i].pending)
 			return true;
-	return atomic_load(&fr->cp->opening[KEEPER]) || atomic_load(&fr->cp->opening[STANDBY]);
+	return atomic_load(&fr->cp->opening[KEEPER]) || atomic_load(&fr->cp->opening[STANDBY]) ||
+	       atomic_load(&fr->cp->helpers);
 }
 
-/* No request runs until go_on(); who begins one waits. */
+/* No request and no helper runs until go_on(); who begins waits. */
 static bool stop(struct fr *fr)
 {
 	const struct timespec moment = { .tv_nsec = 50000 };
@@ -227,9 +244,15 @@ static void go_on(struct fr *fr)
 	syscall(SYS_futex, &fr->stopped, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+void fr_collect_wait(struct fr *fr)
+{
+	while (atomic_load(&fr->stopped))
+		syscall(SYS_futex, &fr->stopped, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+}
+
 bool fr_collect(struct fr *fr)
 {
-	int found[CANDIDATES];
+	struct candidate found[CANDIDATES];
 	unsigned n = look(fr, found), garbage = 0;
 	bool still;
 
@@ -238,11 +261,11 @@ bool fr_collect(struct fr *fr)
 	still = stop(fr);
 	/* Nobody knows these: so nobody will close them, and their numbers stay theirs. */
 	for (unsigned i = 0; still && i < n; i++)
-		if (unknown(fr, found[i]) && fcntl(found[i], F_GETFD) >= 0)
+		if (unknown(fr, found[i].fd) && same(&found[i]))
 			found[garbage++] = found[i];
 	go_on(fr);
 	for (unsigned i = 0; i < garbage; i++)
-		close(found[i]);
+		close(found[i].fd);
 	if (garbage)
 		fr_log(fr, LOG_DEBUG, "closed %u descriptors that the predecessor had left open", garbage);
 	return still && n < CANDIDATES;

@@ -294,7 +294,8 @@ int fr_reply_later(int fd, uint64_t unique, int error, const void *data, size_t 
 int fr_outstanding(int fd, uint64_t unique);
 
 /*
- * A thread without a slot begins and ends to work: on records, or in the kernel, where a lock that it
+ * A thread without a slot begins and ends to work: on records, with descriptors that are not kept (what a dead
+ * predecessor left open is closed when nobody works), or in the kernel, where a lock that it
  * waits for may come to it when its process is being killed already. While any does, a successor waits
  * for the whole process to be gone, which takes a little longer than for the threads with slots. They
  * are counted: each enter has its leave, and a successor counts anew. Any thread. Since 0.2.

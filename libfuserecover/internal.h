@@ -443,7 +443,7 @@ void fr_store_settle(struct fr *fr);
 /* At the end of service. */
 void fr_store_empty(struct fr *fr);
 /* What may as well be lost. */
-void fr_notify_now(const char *text);
+int fr_notify_now(const char *text);
 
 /* ---- stored.c ---- */
 #define STORE_MEMORY	(-1)
@@ -484,5 +484,7 @@ int fr_fds_hand_down(struct fr *fr);
 void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsigned spares);
 /* One try; false where it has to be tried again. */
 bool fr_collect(struct fr *fr);
+/* Until that is over. */
+void fr_collect_wait(struct fr *fr);
 
 #endif

@@ -50,6 +50,16 @@ static void describe(const struct keeper *k, char *text, size_t size)
 		snprintf(text, size, "ended with status %d", WEXITSTATUS(k->status));
 }
 
+/* The socket is nobody's in the map. */
+static void notify(struct fr *fr, const char *text, int (*how)(const char *text))
+{
+	if (!fr->options.notify)
+		return;
+	atomic_store(&fr->cp->opening[KEEPER], 1);
+	how(text);
+	atomic_store(&fr->cp->opening[KEEPER], 0);
+}
+
 static void tell_recovered(const struct keeper *k, const char *how)
 {
 	struct fr *fr = k->fr;
@@ -62,8 +72,7 @@ static void tell_recovered(const struct keeper *k, const char *how)
 	       (unsigned long long)(atomic_load(&h->redone) - k->redone));
 	snprintf(text, sizeof(text), "STATUS=recovered from %llu deaths",
 		 (unsigned long long)atomic_load(&h->recoveries));
-	if (fr->options.notify)
-		fr_notify_now(text);
+	notify(fr, text, fr_notify_now);
 }
 
 static void tell(struct keeper *k)
@@ -225,14 +234,13 @@ void fr_no_standby(struct fr *fr, pid_t pid)
 	atomic_compare_exchange_strong(&fr->cp->standby, &noted, 0);
 }
 
-static void now_keeper(const struct fr *fr)
+static void now_keeper(struct fr *fr)
 {
 	char text[32];
 
 	fr_log(fr, LOG_WARNING, "process %d is the keeper now", getpid());
 	snprintf(text, sizeof(text), "MAINPID=%d", getpid());
-	if (fr->options.notify)
-		fr_notify(text);
+	notify(fr, text, fr_notify);
 }
 
 /* What the predecessor in this role, if there was one, had begun. */

@@ -126,7 +126,7 @@ static void wait_while_stopped(struct fr_slot *slot)
 
 	while (atomic_load(&fr->stopped)) {
 		atomic_store(&slot->busy, 0);
-		syscall(SYS_futex, &fr->stopped, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+		fr_collect_wait(fr);
 		atomic_store(&slot->busy, 1);
 	}
 }

@@ -111,9 +111,9 @@ PUBLIC int fr_notify(const char *text)
 	return notify(text, 0);
 }
 
-void fr_notify_now(const char *text)
+int fr_notify_now(const char *text)
 {
-	notify(text, MSG_DONTWAIT);
+	return notify(text, MSG_DONTWAIT);
 }
 
 /* ---- messages about descriptors ---- */

@@ -78,6 +78,11 @@ void fr_worker(struct fr *fr, uint64_t claim)
 PUBLIC void fr_helper_enter(struct fr *fr)
 {
 	atomic_fetch_add(&fr->cp->helpers, 1);
+	while (unlikely(atomic_load(&fr->stopped))) {
+		atomic_fetch_sub(&fr->cp->helpers, 1);
+		fr_collect_wait(fr);
+		atomic_fetch_add(&fr->cp->helpers, 1);
+	}
 }
 
 PUBLIC void fr_helper_leave(struct fr *fr)

@@ -339,11 +339,28 @@ START_TEST(descriptors)
 }
 END_TEST
 
+/* What a helper has opened is not taken for what a dead predecessor has left. */
+START_TEST(garbage)
+{
+	int fd;
+
+	ck_assert_int_eq(fr_fds_keep_open(fr), 0);
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	fr_helper_enter(fr);
+	ck_assert(!fr_collect(fr));
+	ck_assert_int_ge(fcntl(fd, F_GETFD), 0);
+	fr_helper_leave(fr);
+	ck_assert(fr_collect(fr));
+	ck_assert_int_eq(fcntl(fd, F_GETFD), -1);
+	ck_assert_int_ge(fcntl(dev, F_GETFD), 0);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		geometry, nothing_read, unfinished, stored, not_outstanding, without_reply, parked, set_aside, scribbled, holders,
-		descriptors, NULL,
+		descriptors, garbage, NULL,
 	};
 
 	return unit_run("recover_slots", tests, setup, teardown);
