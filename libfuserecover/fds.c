@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -197,6 +198,12 @@ static bool same(const struct candidate *c)
 	return !fstat(c->fd, &st) && st.st_dev == c->dev && st.st_ino == c->ino;
 }
 
+/* /dev/fuse: libfuse's threads open clones before they have a slot. One that was left has no request. */
+static bool may_be_clone(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(10, 229);
+}
+
 static unsigned look(const struct fr *fr, struct candidate *found)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -207,7 +214,7 @@ static unsigned look(const struct fr *fr, struct candidate *found)
 		int fd = number_of(entry);
 		struct stat st;
 
-		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd) && !fstat(fd, &st))
+		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd) && !fstat(fd, &st) && !may_be_clone(&st))
 			found[n++] = (struct candidate){ fd, st.st_dev, st.st_ino };
 	}
 	if (dir)

@@ -353,6 +353,9 @@ START_TEST(garbage)
 	ck_assert(fr_collect(fr));
 	ck_assert_int_eq(fcntl(fd, F_GETFD), -1);
 	ck_assert_int_ge(fcntl(dev, F_GETFD), 0);
+	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	ck_assert(fr_collect(fr));
+	ck_assert(fd < 0 || !close(fd));
 }
 END_TEST
 
