@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The FUSE driver of this kernel, as far as it is private to it, and what else differs between kernels.
+ */
+#ifndef EXTFUSE_DRIVER_H
+#define EXTFUSE_DRIVER_H
+
+#include <linux/ftrace.h>
+#include <linux/fuse.h>
+#include <linux/mm.h>
+#include <linux/uio.h>
+#include <linux/version.h>
+
+#include "layout.h"	/* generated from the kernel's types */
+
+/* Exported by the driver with a version, so the module is not loaded where these differ. */
+struct fuse_conn *fuse_conn_get(struct fuse_conn *fc);
+void fuse_conn_put(struct fuse_conn *fc);
+extern const struct file_operations fuse_dev_operations;
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define EXTFUSE_REGISTER_DIRECT(ops, address) register_ftrace_direct(ops, address)
+#define EXTFUSE_UNREGISTER_DIRECT(ops, address) unregister_ftrace_direct(ops, address, true)
+#else
+#define EXTFUSE_REGISTER_DIRECT(ops, address) register_ftrace_direct_multi(ops, address)
+#define EXTFUSE_UNREGISTER_DIRECT(ops, address) \
+	(unregister_ftrace_direct_multi(ops, address), ftrace_free_filter(ops))
+#endif
+
+#ifdef ITER_DEST
+#define EXTFUSE_ITER_DEST ITER_DEST
+#define EXTFUSE_ITER_SOURCE ITER_SOURCE
+#else
+#define EXTFUSE_ITER_DEST READ
+#define EXTFUSE_ITER_SOURCE WRITE
+#endif
+
+/* ---- the data of a request: pages, of which each has a part ---- */
+
+static inline const struct fuse_args_pages *extfuse_ap(const struct fuse_args *args)
+{
+	return container_of(args, struct fuse_args_pages, args);
+}
+
+static inline u32 extfuse_pages(const struct fuse_args *args)
+{
+	return extfuse_ap(args)->num_pages;
+}
+
+#ifdef EXTFUSE_HAS_FOLIOS
+static inline u32 extfuse_page_offset_in_folio(const struct fuse_args *args, u32 i)
+{
+	return extfuse_ap(args)->folio_descs[i].offset;
+}
+
+static inline struct page *extfuse_page(const struct fuse_args *args, u32 i)
+{
+	const struct fuse_args_pages *ap = extfuse_ap(args);
+
+	return ap->uses_folios ?
+		folio_page(ap->folios[i], extfuse_page_offset_in_folio(args, i) >> PAGE_SHIFT) : ap->pages[i];
+}
+#else
+static inline struct page *extfuse_page(const struct fuse_args *args, u32 i)
+{
+	return extfuse_ap(args)->pages[i];
+}
+#endif
+
+/* Both kinds of descriptors are of one form. */
+static inline u32 extfuse_page_offset(const struct fuse_args *args, u32 i)
+{
+	return extfuse_ap(args)->descs[i].offset & ~PAGE_MASK;
+}
+
+static inline u32 extfuse_page_length(const struct fuse_args *args, u32 i)
+{
+	return extfuse_ap(args)->descs[i].length;
+}
+
+#endif

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Each request of the driver passes one of two functions, which are hooked by ftrace's direct calls:
+ * hook.S comes here and then goes on with the function, or returns in its place.
+ */
+#include <linux/ftrace.h>
+#include <linux/kallsyms.h>
+#include <linux/kprobes.h>
+#include <linux/slab.h>
+
+#include "kmod.h"
+
+struct extfuse_verdict {
+	unsigned long instead;		/* 0: go on with the function */
+	long result;
+};
+
+static const struct extfuse_verdict go_on = { 0, 0 };
+
+struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site);
+struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fuse_args *args,
+	gfp_t gfp, unsigned long site);
+void extfuse_sync(void);
+void extfuse_background(void);
+long extfuse_original(void *a, void *b, void *c, unsigned long site);
+
+/* ---- background requests that change something: their end ---- */
+
+typedef void (*end_fn)(struct fuse_mount *fm, struct fuse_args *args, int error);
+
+struct pending {
+	struct hlist_node node;
+	struct fuse_args *args;
+	end_fn end;
+	struct extfuse_context *ctx;
+	struct extfuse_touched touched;
+};
+
+static DEFINE_HASHTABLE(pending, 8);
+static DEFINE_SPINLOCK(pending_lock);
+
+static struct pending *take_pending(struct fuse_args *args)
+{
+	struct pending *p, *found = NULL;
+
+	spin_lock(&pending_lock);
+	hash_for_each_possible(pending, p, node, (unsigned long)args) {
+		if (p->args == args) {
+			hash_del(&p->node);
+			found = p;
+			break;
+		}
+	}
+	spin_unlock(&pending_lock);
+	return found;
+}
+
+static void end_pending(struct pending *p, long result)
+{
+	extfuse_end(p->ctx, p->args, &p->touched, result);
+	extfuse_put(p->ctx);
+	kfree(p);
+}
+
+static void background_ended(struct fuse_mount *fm, struct fuse_args *args, int error)
+{
+	struct pending *p = take_pending(args);
+	end_fn end;
+
+	if (WARN_ON_ONCE(!p))
+		return;
+	end = p->end;
+	args->end = end;
+	end_pending(p, error);
+	end(fm, args, error);
+}
+
+/* The driver calls this with spinlocks held, too. */
+static long change_in_background(struct extfuse_context *ctx, struct fuse_mount *fm,
+	struct fuse_args *args, gfp_t gfp, unsigned long site)
+{
+	struct pending *p = kmalloc(sizeof(*p), GFP_ATOMIC | __GFP_NOWARN);
+	struct extfuse_touched lost;
+	long result;
+
+	if (!p) {
+		/* Its end will not be seen, so what it changes is never answered again. */
+		extfuse_begin(ctx, fm, args, &lost);
+		extfuse_put(ctx);
+		return extfuse_original(fm, args, (void *)(__force unsigned long)gfp, site);
+	}
+	p->args = args;
+	p->end = args->end;
+	p->ctx = ctx;
+	extfuse_begin(ctx, fm, args, &p->touched);
+	args->end = background_ended;
+	spin_lock(&pending_lock);
+	hash_add(pending, &p->node, (unsigned long)args);
+	spin_unlock(&pending_lock);
+	result = extfuse_original(fm, args, (void *)(__force unsigned long)gfp, site);
+	if (result < 0) {
+		/* The caller deals with it; nobody calls the end. */
+		take_pending(args);
+		args->end = p->end;
+		end_pending(p, result);
+	}
+	return result;
+}
+
+/* ---- all requests ---- */
+
+static __always_inline struct extfuse_answered ask_handler(struct extfuse_context *ctx,
+	struct fuse_args *args)
+{
+	const struct extfuse_answered upcall = { EXTFUSE_UPCALL, 0 };
+	u32 op = args->opcode, flags, own;
+	struct bpf_prog *prog;
+
+	if (op >= EXTFUSE_OPCODES)
+		return upcall;
+	prog = rcu_dereference_sched(ctx->programs[op]);
+	if (!prog)
+		return upcall;
+	flags = READ_ONCE(ctx->program_flags[op]);
+	own = extfuse_own_word(ctx, args);
+	if (flags & EXTFUSE_PROGRAM_MARKED && !extfuse_marked(ctx, args, own)) {
+		extfuse_count(ctx, op, misses);
+		return upcall;
+	}
+	return extfuse_answer(ctx, args, prog, flags, own);
+}
+
+/* Sleeps. -ENOSYS: to the daemon, after all. */
+static ssize_t pass_through(struct extfuse_context *ctx, struct fuse_mount *fm, struct fuse_args *args,
+	struct extfuse_backing_file *backing)
+{
+	struct extfuse_touched touched;
+	ssize_t n;
+
+	if (args->opcode == FUSE_WRITE) {
+		extfuse_begin(ctx, fm, args, &touched);
+		n = extfuse_write_backing(backing, args);
+		extfuse_end(ctx, args, &touched, n);
+	} else {
+		n = extfuse_read_backing(backing, args);
+	}
+	if (n != -ENOSYS)
+		extfuse_count(ctx, args->opcode, passthru);
+	return n;
+}
+
+#define FM_OF(a, b) ((struct fuse_mount *)(EXTFUSE_SYNC_IDMAP ? (b) : (a)))
+#define ARGS_OF(b, c) ((struct fuse_args *)(EXTFUSE_SYNC_IDMAP ? (c) : (b)))
+
+/* What sleeps; `a`, `b`, `c` are the arguments of the driver's function. */
+static noinline struct extfuse_verdict sync_sleeping(struct extfuse_context *ctx,
+	struct extfuse_backing_file *backing, void *a, void *b, void *c, unsigned long site)
+{
+	struct fuse_args *args = ARGS_OF(b, c);
+	struct extfuse_verdict v = { 1, -ENOSYS };
+	struct extfuse_touched touched;
+
+	if (backing) {
+		v.result = pass_through(ctx, FM_OF(a, b), args, backing);
+		extfuse_put_backing(backing);
+		if (v.result >= 0 && !args->out_argvar)
+			v.result = 0;
+	}
+	if (v.result == -ENOSYS && extfuse_mutates(args)) {
+		extfuse_begin(ctx, FM_OF(a, b), args, &touched);
+		v.result = extfuse_original(a, b, c, site);
+		extfuse_end(ctx, args, &touched, v.result);
+	} else if (v.result == -ENOSYS) {
+		v.instead = 0;
+	}
+	extfuse_put(ctx);
+	return v;
+}
+
+/* Each request comes here, those of mounts that have no context, too: so little is done here. */
+struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site)
+{
+	struct fuse_args *args = ARGS_OF(b, c);
+	struct extfuse_backing_file *backing = NULL;
+	struct extfuse_answered answered;
+	struct extfuse_context *ctx;
+
+	preempt_disable();
+	ctx = extfuse_find(FM_OF(a, b)->fc);
+	if (!ctx)
+		goto no;
+	answered = ask_handler(ctx, args);
+	if (answered.what == EXTFUSE_RETURN) {
+		preempt_enable();
+		return (struct extfuse_verdict){ 1, answered.result };
+	}
+	if (answered.what == EXTFUSE_PASSTHRU)
+		backing = extfuse_get_backing(ctx, args->nodeid);
+	if (!backing && !extfuse_mutates(args))
+		goto no;
+	refcount_inc(&ctx->refs);
+	preempt_enable();
+	return sync_sleeping(ctx, backing, a, b, c, site);
+no:
+	preempt_enable();
+	return go_on;
+}
+
+static bool background_by_backing(struct extfuse_context *ctx, struct fuse_mount *fm,
+	struct fuse_args *args, struct extfuse_backing_file *backing)
+{
+	ssize_t n = pass_through(ctx, fm, args, backing);
+
+	if (n == -ENOSYS)
+		return false;
+	args->end(fm, args, n < 0 ? n : 0);
+	return true;
+}
+
+struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fuse_args *args,
+	gfp_t gfp, unsigned long site)
+{
+	struct extfuse_backing_file *backing = NULL;
+	struct extfuse_context *ctx;
+	struct extfuse_answered answered;
+	struct extfuse_verdict v = { 1, 0 };
+	bool mutates, done;
+
+	preempt_disable();
+	ctx = extfuse_find(fm->fc);
+	if (!ctx) {
+		preempt_enable();
+		return go_on;
+	}
+	answered = ask_handler(ctx, args);
+	if (answered.what == EXTFUSE_RETURN) {
+		preempt_enable();
+		if (args->end)
+			args->end(fm, args, answered.result < 0 ? answered.result : 0);
+		return v;
+	}
+	/* Writeback comes with spinlocks held. */
+	if (answered.what == EXTFUSE_PASSTHRU && gfpflags_allow_blocking(gfp) && !args->force)
+		backing = extfuse_get_backing(ctx, args->nodeid);
+	mutates = extfuse_mutates(args);
+	if (!mutates && !backing) {
+		preempt_enable();
+		return go_on;
+	}
+	refcount_inc(&ctx->refs);
+	preempt_enable();
+
+	if (backing) {
+		done = background_by_backing(ctx, fm, args, backing);
+		extfuse_put_backing(backing);
+		if (done) {
+			extfuse_put(ctx);
+			return v;
+		}
+	}
+	if (!mutates) {
+		extfuse_put(ctx);
+		return go_on;
+	}
+	v.result = change_in_background(ctx, fm, args, gfp, site);
+	return v;
+}
+
+/* ---- to ftrace ---- */
+
+struct hooked {
+	const char *function;
+	void (*trampoline)(void);
+	struct ftrace_ops ops;
+	bool on;
+};
+
+static struct hooked hooked[] = {
+	{ .function = EXTFUSE_SYNC_FUNCTION, .trampoline = extfuse_sync },
+	{ .function = "fuse_simple_background", .trampoline = extfuse_background },
+};
+
+/* The kernel resolves names for kprobes only; one that is never armed tells the address. */
+static unsigned long address_of(const char *function)
+{
+	struct kprobe kp = { .symbol_name = function, .flags = KPROBE_FLAG_DISABLED };
+	char text[KSYM_SYMBOL_LEN], *plus;
+	unsigned long address, offset = 0;
+
+	if (register_kprobe(&kp) < 0)
+		return 0;
+	address = (unsigned long)kp.addr;
+	unregister_kprobe(&kp);
+	sprint_symbol(text, address);
+	plus = strchr(text, '+');
+	if (strncmp(text, function, strlen(function)) || !plus || sscanf(plus, "+0x%lx/", &offset) != 1)
+		return 0;
+	return address - offset;
+}
+
+static int hook_one(struct hooked *h)
+{
+	unsigned long address = address_of(h->function);
+	int err;
+
+	if (!address) {
+		pr_err("extfuse: this kernel has no function %s\n", h->function);
+		return -ENOENT;
+	}
+	err = ftrace_set_filter_ip(&h->ops, address, 0, 0);
+	if (!err)
+		err = EXTFUSE_REGISTER_DIRECT(&h->ops, (unsigned long)h->trampoline);
+	if (err) {
+		pr_err("extfuse: %s can not be hooked: %d%s\n", h->function, err,
+			err == -EBUSY ? " (something else is hooked there)" : "");
+		ftrace_free_filter(&h->ops);
+		return err;
+	}
+	/* Or kernel.ftrace_enabled = 0 would let mutations pass unseen. */
+	h->ops.flags |= FTRACE_OPS_FL_PERMANENT;
+	h->on = true;
+	return 0;
+}
+
+int extfuse_hook(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(hooked); i++) {
+		err = hook_one(&hooked[i]);
+		if (err) {
+			extfuse_unhook();
+			return err;
+		}
+	}
+	return 0;
+}
+
+void extfuse_unhook(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(hooked); i++) {
+		if (!hooked[i].on)
+			continue;
+		EXTFUSE_UNREGISTER_DIRECT(&hooked[i].ops, (unsigned long)hooked[i].trampoline);
+		hooked[i].on = false;
+	}
+	/*
+	 * Who sleeps in here has a reference of a context, so of the module; this is for who was preempted.
+	 */
+	synchronize_rcu_tasks();
+}

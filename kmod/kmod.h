@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The parts of the module. hook.c is entered by the driver's requests and asks the others: answer.c
+ * (can a handler answer it?), mutate.c (what does it change?), passthru.c (I/O on the backing file).
+ * context.c has what belongs to one connection, device.c how the daemon reaches it.
+ */
+#ifndef EXTFUSE_KMOD_H
+#define EXTFUSE_KMOD_H
+
+#include <linux/bpf.h>
+#include <linux/fuse.h>
+#include <linux/fs.h>
+#include <linux/hashtable.h>
+#include <linux/percpu.h>
+#include <linux/refcount.h>
+#include <linux/workqueue.h>
+#include <asm/word-at-a-time.h>
+
+#include "extfuse.h"
+#include "extfuse_ioctl.h"
+#include "driver.h"
+
+#define EXTFUSE_OPCODES 53	/* those that a handler may have are below */
+
+struct extfuse_backing_file {
+	struct hlist_node node;
+	struct rcu_head rcu;
+	refcount_t refs;
+	u64 nodeid;
+	struct file *file;
+	const struct cred *cred;
+};
+
+struct extfuse_context {
+	/* read by each request */
+	struct hlist_node by_conn;
+	struct fuse_conn *fc;
+	u64 seed;
+	u32 word_bits;
+	u32 nodes_max;
+	struct extfuse_word *words;
+	struct extfuse_node *nodes;
+	struct extfuse_stats __percpu *stats;
+	struct bpf_prog __rcu *programs[EXTFUSE_OPCODES];
+	u32 program_flags[EXTFUSE_OPCODES];
+	/* the rest */
+	refcount_t refs;
+	struct extfuse_area *area;
+	struct delayed_work settle;
+	bool all_counted;
+	spinlock_t backing_lock;
+	u32 backing_count;
+	DECLARE_HASHTABLE(backing, 10);
+};
+
+#define extfuse_count(ctx, op, what) \
+	this_cpu_inc((ctx)->stats->opcode[min_t(u32, (op), EXTFUSE_STATS_OPCODES - 1)].what)
+
+/* ---- context.c ---- */
+
+extern struct hlist_head extfuse_by_conn[];
+#define EXTFUSE_CONN_BITS 6
+
+static inline u32 extfuse_conn_hash(const struct fuse_conn *fc)
+{
+	return hash_ptr(fc, EXTFUSE_CONN_BITS);
+}
+
+/* With preemption disabled; what is found then stays until it is enabled. */
+static inline struct extfuse_context *extfuse_find(const struct fuse_conn *fc)
+{
+	struct extfuse_context *ctx;
+
+	hlist_for_each_entry_rcu(ctx, &extfuse_by_conn[extfuse_conn_hash(fc)], by_conn,
+			rcu_read_lock_sched_held()) {
+		if (ctx->fc == fc)
+			return ctx;
+	}
+	return NULL;
+}
+
+struct extfuse_context *extfuse_attach(const struct extfuse_attach *arg);
+void extfuse_detach(struct extfuse_context *ctx);
+void extfuse_put(struct extfuse_context *ctx);
+void extfuse_sum_stats(struct extfuse_context *ctx, struct extfuse_stats *sum);
+
+/* ---- programs.c ---- */
+
+int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_program *arg);
+void extfuse_drop_programs(struct extfuse_context *ctx);
+
+/* ---- words ---- */
+
+#define EXTFUSE_TOUCHED_MAX 8
+
+/* The words of what a mutation changes. */
+struct extfuse_touched {
+	u32 n;
+	u32 index[EXTFUSE_TOUCHED_MAX];
+};
+
+static inline void extfuse_word_begin(struct extfuse_context *ctx, u32 index)
+{
+	atomic64_inc((atomic64_t *)&ctx->words[index].state);
+}
+
+void extfuse_word_end(struct extfuse_context *ctx, u32 index);
+void extfuse_word_bump(struct extfuse_context *ctx, u32 index);
+
+static inline u32 extfuse_node_word(const struct extfuse_context *ctx, u64 nodeid)
+{
+	return extfuse_word_node(ctx->seed, ctx->word_bits, nodeid);
+}
+
+/* Of a name that is the argument of a request; with or without NUL, by the kernel. */
+static inline u32 extfuse_name_len(const struct fuse_in_arg *arg)
+{
+	const char *name = arg->value;
+	u32 len = min_t(u32, arg->size, EXTFUSE_NAME_MAX + 1);
+
+	if (len && !name[len - 1])
+		len--;
+	return min_t(u32, len, EXTFUSE_NAME_MAX);
+}
+
+static inline u32 extfuse_name_word(const struct extfuse_context *ctx, u64 parent, const char *name,
+	u32 len)
+{
+	u64 h = extfuse_name_hash(ctx->seed, parent), step;
+
+	for (; len >= 8; len -= 8, name += 8) {
+		memcpy(&step, name, 8);
+		h = extfuse_mix(h, step);
+	}
+	if (len)
+		h = extfuse_mix(h, load_unaligned_zeropad(name) & bytemask_from_count(len));
+	return extfuse_word_index(ctx->word_bits, h);
+}
+
+/* ---- answer.c ---- */
+
+/* The word of what is asked: of a name, or of a node. */
+static inline u32 extfuse_own_word(const struct extfuse_context *ctx, const struct fuse_args *args)
+{
+	if (args->opcode == FUSE_LOOKUP)
+		return extfuse_name_word(ctx, args->nodeid, args->in_args[0].value,
+			extfuse_name_len(&args->in_args[0]));
+	return extfuse_node_word(ctx, args->nodeid);
+}
+
+/* Was anything put for it that may still be true? */
+static inline bool extfuse_marked(const struct extfuse_context *ctx, const struct fuse_args *args,
+	u32 own)
+{
+	if (READ_ONCE(ctx->words[own].marked))
+		return true;
+	return args->opcode == FUSE_LOOKUP &&
+		READ_ONCE(ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, args->nodeid)].marked);
+}
+
+struct extfuse_answered {
+	long what;			/* enum extfuse_result */
+	long result;			/* of EXTFUSE_RETURN: what the driver's function returns */
+};
+
+int extfuse_answers_init(void);
+void extfuse_answers_exit(void);
+u64 extfuse_answerable(void);
+struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args,
+	struct bpf_prog *prog, u32 flags, u32 own);
+
+/* ---- mutate.c ---- */
+
+/* FUSE_STATX is the last of Linux 6.12; of later ones it is not known what they change. */
+#define EXTFUSE_OPCODES_KNOWN 53
+#define EXTFUSE_BIT(op) (1ULL << (op))
+#define EXTFUSE_MUTATIONS ( \
+	EXTFUSE_BIT(FUSE_SETATTR) | EXTFUSE_BIT(FUSE_SYMLINK) | EXTFUSE_BIT(FUSE_MKNOD) | \
+	EXTFUSE_BIT(FUSE_MKDIR) | EXTFUSE_BIT(FUSE_UNLINK) | EXTFUSE_BIT(FUSE_RMDIR) | \
+	EXTFUSE_BIT(FUSE_RENAME) | EXTFUSE_BIT(FUSE_LINK) | EXTFUSE_BIT(FUSE_WRITE) | \
+	EXTFUSE_BIT(FUSE_SETXATTR) | EXTFUSE_BIT(FUSE_REMOVEXATTR) | EXTFUSE_BIT(FUSE_CREATE) | \
+	EXTFUSE_BIT(FUSE_IOCTL) | EXTFUSE_BIT(FUSE_FALLOCATE) | EXTFUSE_BIT(FUSE_RENAME2) | \
+	EXTFUSE_BIT(FUSE_COPY_FILE_RANGE) | EXTFUSE_BIT(FUSE_TMPFILE))
+
+static inline bool extfuse_mutates(const struct fuse_args *args)
+{
+	if (args->opcode >= EXTFUSE_OPCODES_KNOWN || EXTFUSE_MUTATIONS & EXTFUSE_BIT(args->opcode))
+		return true;
+	return args->opcode == FUSE_OPEN &&
+		((const struct fuse_open_in *)args->in_args[0].value)->flags & O_TRUNC;
+}
+
+void extfuse_begin(struct extfuse_context *ctx, struct fuse_mount *fm, const struct fuse_args *args,
+	struct extfuse_touched *t);
+void extfuse_end(struct extfuse_context *ctx, const struct fuse_args *args,
+	const struct extfuse_touched *t, long result);
+
+/* ---- passthru.c ---- */
+
+int extfuse_set_backing(struct extfuse_context *ctx, const struct extfuse_backing *arg);
+void extfuse_drop_backing(struct extfuse_context *ctx);
+struct extfuse_backing_file *extfuse_get_backing(struct extfuse_context *ctx, u64 nodeid);
+void extfuse_put_backing(struct extfuse_backing_file *backing);
+/* A count, or a negative errno. */
+ssize_t extfuse_read_backing(struct extfuse_backing_file *backing, struct fuse_args *args);
+ssize_t extfuse_write_backing(struct extfuse_backing_file *backing, struct fuse_args *args);
+
+/* ---- hook.c, device.c ---- */
+
+int extfuse_hook(void);
+void extfuse_unhook(void);
+int extfuse_device_init(void);
+void extfuse_device_exit(void);
+
+#endif

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Data from and to the file behind a node, without the daemon. */
+#include <linux/bvec.h>
+#include <linux/cred.h>
+#include <linux/file.h>
+#include <linux/magic.h>
+#include <linux/slab.h>
+#include <linux/uio.h>
+
+#include "kmod.h"
+
+/* ---- which file ---- */
+
+static struct extfuse_backing_file *find_backing(struct extfuse_context *ctx, u64 nodeid)
+{
+	struct extfuse_backing_file *b;
+
+	hash_for_each_possible_rcu(ctx->backing, b, node, nodeid) {
+		if (b->nodeid == nodeid)
+			return b;
+	}
+	return NULL;
+}
+
+/* With preemption disabled. */
+struct extfuse_backing_file *extfuse_get_backing(struct extfuse_context *ctx, u64 nodeid)
+{
+	struct extfuse_backing_file *b;
+
+	rcu_read_lock();
+	b = find_backing(ctx, nodeid);
+	if (b && !refcount_inc_not_zero(&b->refs))
+		b = NULL;
+	rcu_read_unlock();
+	return b;
+}
+
+void extfuse_put_backing(struct extfuse_backing_file *b)
+{
+	if (!refcount_dec_and_test(&b->refs))
+		return;
+	fput(b->file);
+	put_cred(b->cred);
+	kfree_rcu(b, rcu);
+}
+
+/*
+ * The rights were checked when the file was opened; what remains to be decided by them are set-id bits
+ * (which a write drops) and blocks that are reserved for root.
+ */
+static const struct cred *nobody(void)
+{
+	struct cred *cred = prepare_creds();
+
+	if (!cred)
+		return NULL;
+	cred->fsuid = make_kuid(&init_user_ns, 65534);
+	cred->fsgid = make_kgid(&init_user_ns, 65534);
+	cap_clear(cred->cap_effective);
+	return cred;
+}
+
+static int fit_for_backing(const struct file *file)
+{
+	const struct super_block *sb = file_inode(file)->i_sb;
+
+	if (!S_ISREG(file_inode(file)->i_mode) || file->f_flags & O_APPEND)
+		return -EINVAL;
+	/* A file system on top of this mount, and below this file, would come here again without end. */
+	if (sb->s_magic == FUSE_SUPER_MAGIC || sb->s_stack_depth > 0)
+		return -ELOOP;
+	return 0;
+}
+
+static struct extfuse_backing_file *new_backing(u64 nodeid, int fd)
+{
+	struct extfuse_backing_file *b = kzalloc(sizeof(*b), GFP_KERNEL_ACCOUNT);
+	int err = -EBADF;
+
+	if (!b)
+		return ERR_PTR(-ENOMEM);
+	refcount_set(&b->refs, 1);
+	b->nodeid = nodeid;
+	b->file = fget(fd);
+	if (!b->file)
+		goto free;
+	err = fit_for_backing(b->file);
+	if (err)
+		goto put;
+	b->cred = nobody();
+	if (b->cred)
+		return b;
+	err = -ENOMEM;
+put:
+	fput(b->file);
+free:
+	kfree(b);
+	return ERR_PTR(err);
+}
+
+int extfuse_set_backing(struct extfuse_context *ctx, const struct extfuse_backing *arg)
+{
+	struct extfuse_backing_file *b = NULL, *old;
+	int err = 0;
+
+	if (arg->flags || arg->fd < -1)
+		return -EINVAL;
+	if (arg->fd >= 0) {
+		b = new_backing(arg->nodeid, arg->fd);
+		if (IS_ERR(b))
+			return PTR_ERR(b);
+	}
+	spin_lock(&ctx->backing_lock);
+	old = find_backing(ctx, arg->nodeid);
+	if (b && !old && ctx->backing_count >= EXTFUSE_BACKING_MAX) {
+		err = -ENOSPC;
+		old = b;
+	} else {
+		if (old) {
+			hash_del_rcu(&old->node);
+			ctx->backing_count--;
+		}
+		if (b) {
+			hash_add_rcu(ctx->backing, &b->node, b->nodeid);
+			ctx->backing_count++;
+		}
+	}
+	spin_unlock(&ctx->backing_lock);
+	if (old)
+		extfuse_put_backing(old);
+	return err;
+}
+
+/* Nobody looks for any by now. */
+void extfuse_drop_backing(struct extfuse_context *ctx)
+{
+	struct extfuse_backing_file *b;
+	struct hlist_node *next;
+	int i;
+
+	hash_for_each_safe(ctx->backing, i, next, b, node) {
+		hash_del_rcu(&b->node);
+		extfuse_put_backing(b);
+	}
+}
+
+/* ---- the request's pages ---- */
+
+static struct bio_vec *vectors(const struct fuse_args *args, u32 *n)
+{
+	u32 i;
+	struct bio_vec *v;
+
+	*n = extfuse_pages(args);
+	v = kvmalloc_array(max_t(u32, *n, 1), sizeof(*v), GFP_KERNEL);
+	for (i = 0; v && i < *n; i++) {
+		v[i].bv_page = extfuse_page(args, i);
+		v[i].bv_offset = extfuse_page_offset(args, i);
+		v[i].bv_len = extfuse_page_length(args, i);
+	}
+	return v;
+}
+
+/* What is behind the end of the file. */
+static void zero_from(const struct bio_vec *v, u32 n, size_t from)
+{
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		if (from < v[i].bv_len)
+			memzero_page(v[i].bv_page, v[i].bv_offset + from, v[i].bv_len - from);
+		from -= min_t(size_t, from, v[i].bv_len);
+	}
+}
+
+static ssize_t transfer(struct extfuse_backing_file *b, unsigned int direction, struct iov_iter *iter,
+	loff_t pos, rwf_t flags)
+{
+	const struct cred *before = override_creds(b->cred);
+	ssize_t n;
+
+	if (direction == WRITE) {
+		file_start_write(b->file);
+		n = vfs_iter_write(b->file, iter, &pos, flags);
+		file_end_write(b->file);
+	} else {
+		n = vfs_iter_read(b->file, iter, &pos, flags);
+	}
+	revert_creds(before);
+	return n;
+}
+
+ssize_t extfuse_read_backing(struct extfuse_backing_file *b, struct fuse_args *args)
+{
+	const struct fuse_read_in *in = args->in_args[0].value;
+	u32 size = min_t(u32, in->size, args->out_args[0].size), nvec = 0;
+	struct bio_vec *v = NULL;
+	struct iov_iter iter;
+	struct kvec flat;
+	ssize_t n;
+
+	if (!(b->file->f_mode & FMODE_READ))
+		return -ENOSYS;
+	if (args->out_pages) {
+		v = vectors(args, &nvec);
+		if (!v)
+			return -ENOSYS;
+		iov_iter_bvec(&iter, EXTFUSE_ITER_DEST, v, nvec, size);
+	} else {
+		flat.iov_base = args->out_args[0].value;
+		flat.iov_len = size;
+		iov_iter_kvec(&iter, EXTFUSE_ITER_DEST, &flat, 1, size);
+	}
+	n = transfer(b, READ, &iter, in->offset, 0);
+	if (n >= 0) {
+		if (v && args->page_zeroing)
+			zero_from(v, nvec, n);
+		args->out_args[0].size = n;
+	}
+	kvfree(v);
+	return n;
+}
+
+ssize_t extfuse_write_backing(struct extfuse_backing_file *b, struct fuse_args *args)
+{
+	const struct fuse_write_in *in = args->in_args[0].value;
+	struct fuse_write_out *out = args->out_args[0].value;
+	struct bio_vec *v = NULL;
+	struct iov_iter iter;
+	struct kvec flat;
+	rwf_t flags = 0;
+	u32 nvec;
+	ssize_t n;
+
+	if (!(b->file->f_mode & FMODE_WRITE) || args->in_numargs != 2)
+		return -ENOSYS;
+	if (args->in_pages) {
+		v = vectors(args, &nvec);
+		if (!v)
+			return -ENOSYS;
+		iov_iter_bvec(&iter, EXTFUSE_ITER_SOURCE, v, nvec, in->size);
+	} else {
+		flat.iov_base = (void *)args->in_args[1].value;
+		flat.iov_len = in->size;
+		iov_iter_kvec(&iter, EXTFUSE_ITER_SOURCE, &flat, 1, in->size);
+	}
+	if (in->flags & __O_SYNC)
+		flags = RWF_SYNC;
+	else if (in->flags & O_DSYNC)
+		flags = RWF_DSYNC;
+	n = transfer(b, WRITE, &iter, in->offset, flags);
+	if (n >= 0)
+		out->size = n;
+	kvfree(v);
+	return n;
+}
