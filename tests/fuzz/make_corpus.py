@@ -4,7 +4,7 @@
 
 request/: one file for each operation with all that must come before it, and some longer sequences; the
 format is described in fuzz_request.c. options/: command lines, as fuzz_options.c takes them.
-checkpoint/: changes to a good checkpoint, see fuzz_checkpoint.c.
+checkpoint/: changes to a good checkpoint, see fuzz_checkpoint.c. area/: what libextfuse is given, see fuzz_area.c.
 """
 import os
 import struct
@@ -208,6 +208,26 @@ CHECKPOINTS = {
 }
 
 
+# struct extfuse_area, pages behind it less one, names
+def area(words_at=128, nodes_at=4096, size=8192, abi=1, bits=6, nodes=16, pages=1, names=b''):
+    return (struct.pack('<IIIIQQQQQ', abi, bits, nodes, 0, 77, words_at, nodes_at, size, 0) +
+            struct.pack('<B', pages) + names)
+
+
+AREAS = {
+    'good': area(names=text('a', 'file', 'x' * 40, 'y' * 41, 'z' * 255)),
+    'long-name': area(names=text('z' * 256, '', '.')),
+    'no-names': area(),
+    'words-beyond': area(bits=20),
+    'nodes-beyond': area(nodes=100000),
+    'odd-offset': area(words_at=129),
+    'far-offset': area(nodes_at=2**64 - 8),
+    'other-abi': area(abi=2),
+    'large': area(size=2**63),
+    'options': area(names=struct.pack('<IIQIIIIII', 112, 2, 2 << 20, 9, 1, 2, 3, 1, 0).ljust(120, b'\0')),
+}
+
+
 def write(directory, name, data):
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, name), 'wb') as f:
@@ -223,6 +243,8 @@ def main():
             write(os.path.join(to, 'options'), f'{number:02}-{root}', bytes([root]) + text(*line.split()))
     for name, changes in CHECKPOINTS.items():
         write(os.path.join(to, 'checkpoint'), name, changes)
+    for name, data in AREAS.items():
+        write(os.path.join(to, 'area'), name, data)
 
 
 if __name__ == '__main__':
