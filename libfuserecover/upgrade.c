@@ -241,10 +241,15 @@ static void last_words(struct fr *fr, char *text, size_t size)
 	snprintf(text, size, "%.*s", (int)size - 1, line ? line + 1 : all);
 }
 
+static bool is_late(const struct fr *fr)
+{
+	return fr_now_ms() - fr->trial_since > TRIAL_MS;
+}
+
 /* Its status where it is over, -1 while it runs. */
 static int trial_status(struct fr *fr)
 {
-	bool late = fr_now_ms() - fr->trial_since > TRIAL_MS;
+	bool late = is_late(fr);
 	int status = -1;
 
 	if (!fr_pidfd_dead(fr->trial_pidfd)) {
@@ -261,7 +266,7 @@ static void judge_trial(struct fr *fr, int status)
 	char text[UPGRADE_TEXT];
 
 	last_words(fr, text, sizeof(text));
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && fr_now_ms() - fr->trial_since > TRIAL_MS)
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && is_late(fr))
 		snprintf(text, sizeof(text), "it was not ready within %d s", TRIAL_MS / 1000);
 	else if (WIFSIGNALED(status))
 		snprintf(text, sizeof(text), "it died of signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -348,16 +353,18 @@ bool fr_upgrade_step(struct fr *fr)
 			failed(fr, strerror(-err));
 		return !err;
 	}
+	/* Without a standby there would be no way back; and the status can be had once. */
+	if (!fr->standby && !is_late(fr))
+		return true;
 	status = trial_status(fr);
 	if (status < 0)
 		return true;
 	if (status)
 		judge_trial(fr, status);
-	/* Without a standby there would be no way back. */
 	else if (!fr->standby)
-		return true;
+		failed(fr, "there is no standby, and so no way back");
 	end_trial(fr);
-	if (!status)
+	if (!status && fr->standby)
 		switch_programs(fr);
 	return false;
 }
