@@ -176,10 +176,13 @@ static int upgrade(const char *mountpoint, const struct mount_entry *entry, char
 		return fail("out of memory");
 	if (ask(mountpoint, entry, command, answer))
 		return EXIT_FAILED;
-	object = understand(mountpoint, answer);
-	if (!object)
-		return EXIT_FAILED;
-	json_object_put(object);
+	/* A worker that is slow to answer may have been replaced by then. */
+	if (*answer) {
+		object = understand(mountpoint, answer);
+		if (!object)
+			return EXIT_FAILED;
+		json_object_put(object);
+	}
 	return await_upgrade(mountpoint, entry, answer);
 }
 
