@@ -20,7 +20,8 @@
 #include "extfuse_ioctl.h"
 #include "driver.h"
 
-#define EXTFUSE_OPCODES 53	/* those that a handler may have are below */
+/* FUSE_STATX is the last of Linux 6.12: no handler has a later one, nor is it known what that changes. */
+#define EXTFUSE_OPCODES 53
 
 struct extfuse_backing_file {
 	struct hlist_node node;
@@ -171,8 +172,6 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 
 /* ---- mutate.c ---- */
 
-/* FUSE_STATX is the last of Linux 6.12; of later ones it is not known what they change. */
-#define EXTFUSE_OPCODES_KNOWN 53
 #define EXTFUSE_BIT(op) (1ULL << (op))
 #define EXTFUSE_MUTATIONS ( \
 	EXTFUSE_BIT(FUSE_SETATTR) | EXTFUSE_BIT(FUSE_SYMLINK) | EXTFUSE_BIT(FUSE_MKNOD) | \
@@ -184,7 +183,7 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 
 static inline bool extfuse_mutates(const struct fuse_args *args)
 {
-	if (args->opcode >= EXTFUSE_OPCODES_KNOWN || EXTFUSE_MUTATIONS & EXTFUSE_BIT(args->opcode))
+	if (args->opcode >= EXTFUSE_OPCODES || EXTFUSE_MUTATIONS & EXTFUSE_BIT(args->opcode))
 		return true;
 	return args->opcode == FUSE_OPEN &&
 		((const struct fuse_open_in *)args->in_args[0].value)->flags & O_TRUNC;

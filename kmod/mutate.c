@@ -127,7 +127,7 @@ static void find_touched(struct extfuse_context *ctx, struct fuse_mount *fm,
 	const struct fuse_in_arg *in = args->in_args;
 
 	t->n = 0;
-	if (args->opcode >= EXTFUSE_OPCODES_KNOWN) {
+	if (args->opcode >= EXTFUSE_OPCODES) {
 		touch(t, 0);
 		return;
 	}

@@ -42,12 +42,18 @@ static int protocol_take(struct extfuse_protocol *to, const struct extfuse_proto
 	return 0;
 }
 
-static void dismantle(struct extfuse *x)
+static void hook_drop(struct extfuse *x)
 {
 	if (x->area)
 		area_drop(x);
 	maps_close(x);
 	fe_close(x->device);
+	x->device = -1;
+}
+
+static void dismantle(struct extfuse *x)
+{
+	hook_drop(x);
 	free(x);
 }
 
@@ -103,15 +109,6 @@ static int device_open(struct extfuse *x)
 	if (x->device < 0)
 		return because(x, -errno, EXTFUSE_DEVICE);
 	return device_version(x);
-}
-
-static void hook_drop(struct extfuse *x)
-{
-	if (x->area)
-		area_drop(x);
-	maps_close(x);
-	fe_close(x->device);
-	x->device = -1;
 }
 
 static int hook_open(struct extfuse *x)

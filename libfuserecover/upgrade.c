@@ -249,11 +249,10 @@ static bool is_late(const struct fr *fr)
 /* Its status where it is over, -1 while it runs. */
 static int trial_status(struct fr *fr)
 {
-	bool late = is_late(fr);
 	int status = -1;
 
 	if (!fr_pidfd_dead(fr->trial_pidfd)) {
-		if (!late)
+		if (!is_late(fr))
 			return -1;
 		kill(fr->trial_pid, SIGKILL);
 		fr_pidfd_wait(fr->trial_pidfd, -1);

@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/mountinfo.h"
 #include "host/host.h"
 #include "programs/control.h"
-#include "base/mountinfo.h"
 #include "programs/statustext.h"
 
 #define ANSWER_MAX	(1 << 20)

@@ -289,15 +289,15 @@ json_of() {
 	status_json "$1" | python3 -c 'import json, sys; s = json.load(sys.stdin); print(eval(sys.argv[1]))' "$2"
 }
 
-# nothing_left MOUNTPOINT: removes all; then the kernel holds the root only, and so must the server.
+# nothing_left MOUNTPOINT [SECONDS]: removes all; then the kernel holds the root only, and so must the server.
 nothing_left() {
 	find "$1" -mindepth 1 -delete
-	wait_until 20 root_only "$1" || { status_json "$1"; return 1; }
+	wait_until "${2:-20}" root_only "$1" || { status_json "$1"; return 1; }
 }
 
 root_only() {
 	echo 2 >/proc/sys/vm/drop_caches
-	[ "$(json_of "$1" "(s['nodes'], s['handles'])")" = "(1, 0)" ]
+	status_json "$1" | grep -q '"nodes":1,"handles":0,'
 }
 
 # ---- users ----

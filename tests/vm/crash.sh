@@ -32,20 +32,9 @@ $(tail -n 10 "${server_log[$scratch/mnt]}")"
 	fi
 	kill "$pid" 2>/dev/null || true
 	check "$name-killer" grep "^killer: .* $kills kills$" "$out"
-	check "$name-nothing-left" nothing_left
+	check "$name-nothing-left" nothing_left "$scratch/mnt" 60
 	umount_fe "$scratch/mnt"
 	rm -rf "$scratch/disk/plain" "$scratch/disk/src"
-}
-
-# The root is all that the server holds when it is all that the kernel holds.
-nothing_left() {
-	find "$scratch/mnt" -mindepth 1 -delete
-	wait_until 60 root_only || { "$FECTL" status "$scratch/mnt"; return 1; }
-}
-
-root_only() {
-	echo 2 >/proc/sys/vm/drop_caches
-	"$FECTL" status --json "$scratch/mnt" | grep -q '"nodes":1,"handles":0,'
 }
 
 hammer() {
