@@ -87,11 +87,14 @@ static bool worker_gone(struct fr *fr, uint64_t claim, unsigned ms)
 	return true;
 }
 
-/* Whoever else became the keeper has a standby of his own, and perhaps other descriptors. */
+/* Whoever else became the keeper has a standby of his own, and perhaps other descriptors. An upgrade may
+ * have begun, and its program have become the keeper, since this was last looked at: it is waited for. */
 static void leave_if_outdated(struct fr *fr)
 {
+	bool other_keeper = atomic_load(&fr->cp->keeper) != fr->keeper_claim;
+
 	if (atomic_load(&fr->cp->ended) || atomic_load(&fr->cp->given_up) || fr_upgrade_lost(fr) ||
-	    atomic_load(&fr->cp->keeper) != fr->keeper_claim)
+	    (other_keeper && !fr_upgrade_begun(fr)))
 		_exit(0);
 }
 

@@ -3,7 +3,8 @@
  * operations [--only files|locks|NAME] MOUNTPOINT
  * Each operation of a file system, once for each numbered step of the server that serves it: there the
  * server dies (killpoint.h). The caller must see what it would see otherwise, and so must who looks
- * afterwards. An upgrade is done by its name only, since the keeper may die of it. The server has to be built with --enable-kill-points.
+ * afterwards. An upgrade is done by its name only, since the keeper may die of it. The server has to be
+ * built with --enable-kill-points.
  */
 #define _LARGEFILE64_SOURCE
 #include <dirent.h>
@@ -28,7 +29,7 @@
 
 #define MOST_STEPS 4000
 
-static struct mount_entry mounted;
+struct mount_entry mounted;
 int fd = -1, fd2 = -1;
 char why[256];
 
@@ -425,25 +426,14 @@ static bool do_unlinked(void)
 	return true;
 }
 
-/* Where a process dies that has a part in it, the old program may go on. */
-static bool do_upgrade(void)
+static bool upgrade(void)
 {
-	static const char key[] = "\"upgrade\":{\"state\":\"", going[] = "under way";
-	char answer[16384] = "";
-	const char *state = going;
+	return do_upgrade() && do_unlinked();
+}
 
-	for (int tries = 0; tries < 100 && !*answer; tries++)
-		if (control_ask(&mounted, FE_CONTROL_UPGRADE "\n", answer, sizeof(answer)))
-			usleep(5000);
-	for (int tries = 0; tries < 4000 && state && !strncmp(state, going, strlen(going)); tries++) {
-		usleep(2000);
-		if (control_ask(&mounted, FE_CONTROL_STATUS, answer, sizeof(answer)) || !*answer)
-			continue;
-		state = strstr(answer, key);
-		state = state ? state + strlen(key) : NULL;
-	}
-	MUST(state && (!strncmp(state, "done", 4) || !strncmp(state, "failed", 6)));
-	return do_unlinked();
+static bool upgrade_late(void)
+{
+	return do_upgrade_late() && do_unlinked();
 }
 
 static bool do_close(void)
@@ -563,8 +553,14 @@ static const struct operation operations[] = {
 	{ "list", many, do_list, nothing },
 	{ "tmpfile", nothing, do_tmpfile, see_a },
 	{ "unlinked", unlinked_a, do_unlinked, see_gone },
-	{ "upgrade", unlinked_a, do_upgrade, see_gone },
+	{ "upgrade", unlinked_a, upgrade, see_gone },
+	{ "upgrade-late", unlinked_a, upgrade_late, see_gone },
 };
+
+static bool upgrades(const struct operation *op)
+{
+	return op->act == upgrade || op->act == upgrade_late;
+}
 
 /* "kill N": the N-th step from now on is deadly, in an upgrade for whichever process takes it. Returns the
  * count of steps. */
@@ -572,7 +568,7 @@ static uint64_t kill_in(const struct operation *op, unsigned n)
 {
 	char command[32], answer[64] = "";
 
-	snprintf(command, sizeof(command), "kill%s %u\n", op->act == do_upgrade ? "-any" : "", n);
+	snprintf(command, sizeof(command), "kill%s %u\n", upgrades(op) ? "-any" : "", n);
 	for (int tries = 0; tries < 2000 && (control_ask(&mounted, command, answer, sizeof(answer)) || !*answer); tries++)
 		usleep(5000);
 	if (*answer < '0' || *answer > '9') {
@@ -607,8 +603,10 @@ static int one_death(const struct operation *op, unsigned step)
 		close(fd);
 	if (fd2 >= 0)
 		close(fd2);
-	if (chdir(".."))
-		return -1;
+	if (chdir("..") && good) {
+		snprintf(why, sizeof(why), "and a moment later: %s", strerror(errno));
+		good = false;
+	}
 	if (!good) {
 		printf("FAIL operations/%s: with a death at step %u: %s\n", op->name, step, why);
 		return -1;
@@ -646,7 +644,7 @@ static bool all_deaths(const struct operation *op, bool asks)
 static bool wanted(const struct operation *op, bool lock, const char *only)
 {
 	if (!only || !strcmp(only, "files"))
-		return op->act != do_upgrade && !(only && lock);
+		return !upgrades(op) && !(only && lock);
 	return !strcmp(only, op->name) || (lock && !strcmp(only, "locks"));
 }
 
@@ -655,7 +653,7 @@ int main(int argc, char **argv)
 	const char *only = argc == 4 && !strcmp(argv[1], "--only") ? argv[2] : NULL;
 	const char *mountpoint = argv[argc - 1];
 	const size_t n = sizeof(operations) / sizeof(operations[0]);
-	bool well = true, locks;
+	bool well = true, any = false, locks;
 
 	setlinebuf(stdout);
 	umask(022);
@@ -667,8 +665,14 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < n + n_lock_operations; i++) {
 		const struct operation *op = i < n ? &operations[i] : &lock_operations[i - n];
 
-		if (wanted(op, i >= n, only))
-			well &= all_deaths(op, i < n || locks);
+		if (!wanted(op, i >= n, only))
+			continue;
+		any = true;
+		well &= all_deaths(op, i < n || locks);
+	}
+	if (!any) {
+		fprintf(stderr, "operations: there is no operation %s\n", only);
+		return 2;
 	}
 	return !well;
 }

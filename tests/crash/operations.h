@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mountinfo.h"
+
 /* False, with the reason noted, where the condition does not hold. */
 #define MUST(c) \
 	do { \
@@ -17,6 +19,7 @@
 		} \
 	} while (0)
 
+extern struct mount_entry mounted;
 extern int fd, fd2;	/* closed after the operation */
 extern char why[256];
 
@@ -35,5 +38,9 @@ extern const struct operation lock_operations[];
 extern const size_t n_lock_operations;
 /* Ends the other process, if there is one. */
 void other_end(void);
+
+/* operations_upgrade.c: the second one with a standby that does not run meanwhile. */
+bool do_upgrade(void);
+bool do_upgrade_late(void);
 
 #endif
