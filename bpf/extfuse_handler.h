@@ -9,8 +9,8 @@
  *	EXTFUSE_LICENSE("GPL");
  *
  * `ctx` stands for the request, EXTFUSE_REQ(ctx) is it. It is compiled by clang -O2 -target bpf, and
- *becomes a program of the type RAW_TRACEPOINT_WRITABLE; with EXTFUSE_TEST_RUN defined one of the type
- *SYSCALL, which BPF_PROG_TEST_RUN can run with a request as its context.
+ * becomes a program of the type RAW_TRACEPOINT_WRITABLE; with EXTFUSE_TEST_RUN defined one of the type
+ * SYSCALL, which BPF_PROG_TEST_RUN can run with a request as its context.
  */
 #ifndef EXTFUSE_BPF_EXTFUSE_HANDLER_H
 #define EXTFUSE_BPF_EXTFUSE_HANDLER_H

@@ -336,7 +336,8 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 	if (answered.what == EXTFUSE_RETURN) {
 		if (!req->error)
 			hand_over(req, args);
-		answered.result = req->error ?: args->out_argvar ? req->out_size : 0;
+		/* Of one type, or an error would become a large size. */
+		answered.result = req->error ? (long)req->error : args->out_argvar ? (long)req->out_size : 0;
 	}
 	return answered;
 }

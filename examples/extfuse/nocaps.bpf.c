@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
  * A handler of one's own, for GETXATTR: no file has capabilities, which the kernel asks for before it
- *writes. This is so whatever happens to files, so the answer rests on nothing. Other attributes are the
- *daemon's.
+ * writes. This is so whatever happens to files, so the answer rests on nothing. Other attributes are the
+ * daemon's.
  *
  *	clang -O2 -g -target bpf -ffreestanding $(pkg-config --cflags libextfuse)/extfuse -c nocaps.bpf.c
  */

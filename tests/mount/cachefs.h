@@ -43,6 +43,10 @@ extern char log_text[512];
 extern int failed;
 extern pthread_mutex_t lock;	/* the server's: while it is held, it answers nothing */
 extern const char *prefix;	/* of names of results */
+extern const char *mount_options;	/* to be set before start() */
+/* Where it is set: answers what it returns true for, with the server's lock held. */
+extern bool (*serve_first)(const struct fuse_in_header *head, const char *rest);
+int reply(uint64_t unique, int error, const void *data, size_t size);
 
 struct file *by_name(const char *name);
 struct file *by_nodeid(uint64_t nodeid);

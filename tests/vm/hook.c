@@ -272,7 +272,7 @@ int main(int argc, char **argv)
 {
 	static struct extfuse_figures f = { .struct_size = sizeof(f) };
 
-	if (argc != 2)
+	if (argc < 2)
 		return 2;
 	prefix = "hook";
 	add("a", 10, 'a');

@@ -7,9 +7,11 @@
 need_root
 check load insmod "$FE_BUILD/extfuse.ko"
 mkdir "$scratch/mnt"
-rc=0
-"$FE_BUILD/tests/vm/hook" "$scratch" || rc=$?
-same hook 0 "$rc"
+for program in hook hook_values; do
+	rc=0
+	"$FE_BUILD/tests/vm/$program" "$scratch" "$FE_BUILD/examples/extfuse" || rc=$?
+	same "$program" 0 "$rc"
+done
 drop_mounts "$scratch"
 check unload wait_until 10 rmmod extfuse
 finish
