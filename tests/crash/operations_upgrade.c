@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -77,10 +78,25 @@ bool do_upgrade(void)
 	return see_result();
 }
 
+/* By a process of its own: where the worker dies, nobody answers before the standby goes on. */
+static pid_t continue_later(int pidfd)
+{
+	pid_t pid = fork();
+
+	if (pid > 0)
+		return pid;
+	usleep(LATE_US);
+	syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
+	if (!pid)
+		_exit(0);
+	return pid;
+}
+
 bool do_upgrade_late(void)
 {
 	int pidfd = -1;
 	char answer[16384] = "";
+	pid_t later;
 
 	for (int tries = 0; tries < 1000 && pidfd < 0; tries++) {
 		pid_t pid = standby();
@@ -91,9 +107,9 @@ bool do_upgrade_late(void)
 	}
 	MUST(pidfd >= 0);
 	syscall(SYS_pidfd_send_signal, pidfd, SIGSTOP, NULL, 0);
+	later = continue_later(pidfd);
 	ask(answer, sizeof(answer));
-	usleep(LATE_US);
-	syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
+	waitpid(later, NULL, 0);
 	close(pidfd);
 	return see_result();
 }
