@@ -261,6 +261,7 @@ struct fr {
 	int worker_pidfd;
 	pid_t standby;
 	int standby_pidfd;
+	bool prompt;			/* real-time until the worker is ready */
 	pid_t trial_pid;
 	int trial_pidfd;
 	int trial_out;			/* what it writes to its standard error */
@@ -403,6 +404,7 @@ bool fr_claim_keeper(struct fr *fr, uint64_t from);
 void fr_no_standby(struct fr *fr, pid_t pid);
 /* In the standby. Returns only where it has become the keeper. */
 void fr_standby(struct fr *fr);
+void fr_be_usual(struct fr *fr);
 void fr_worker(struct fr *fr, uint64_t claim) __attribute__((noreturn));
 /* From now on it is worth while to start a standby for this worker. */
 void fr_worker_ready(struct fr *fr);
@@ -422,6 +424,8 @@ enum standby fr_upgrade_wait(struct fr *fr);
 bool fr_upgrade_starts(const struct fr *fr);
 /* It has, unless the old one goes on: then this does not return. */
 void fr_upgrade_done(struct fr *fr);
+/* ns, when the worker was killed for it, where nobody has its role; 0: there was none yet. */
+uint64_t fr_upgrade_failed_since(const struct fr *fr);
 /* In a keeper of the old program, whose predecessor may have been about to become another one. */
 void fr_upgrade_keeper_died(struct fr *fr);
 /* In a process of the new program: the old one goes on. */

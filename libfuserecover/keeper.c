@@ -19,6 +19,8 @@
 #define STUCK_MS	1000	/* a successor is at work, and what is left of the worker does not go */
 #define RETRY_MS	1000
 #define LEAVE_MS	2000
+#define UNKNOWN		(-1)
+#define UPGRADED	(-2)	/* killed for an upgrade, which failed */
 
 struct keeper {
 	struct fr *fr;
@@ -29,7 +31,7 @@ struct keeper {
 	/* a death that is not yet told of */
 	bool untold;
 	pid_t dead;
-	int status;			/* -1: not known */
+	int status;			/* or UNKNOWN, UPGRADED */
 	uint64_t resent, redone;
 };
 
@@ -42,7 +44,9 @@ static bool ready(const struct fr *fr)
 
 static void describe(const struct keeper *k, char *text, size_t size)
 {
-	if (k->status < 0)
+	if (k->status == UPGRADED)
+		snprintf(text, size, "was ended for an upgrade, which failed");
+	else if (k->status < 0)
 		snprintf(text, size, "died");
 	else if (WIFSIGNALED(k->status))
 		snprintf(text, size, "died of signal %d (%s)", WTERMSIG(k->status), strsignal(WTERMSIG(k->status)));
@@ -126,14 +130,17 @@ static void worker_died(struct keeper *k)
 
 	tell(k);
 	k->dead = CLAIM_PID(fr->worker_claim);
-	k->status = waitpid(k->dead, &status, WNOHANG) == k->dead ? status : -1;
+	k->status = waitpid(k->dead, &status, WNOHANG) == k->dead ? status : UNKNOWN;
+	/* Only for an upgrade the role is taken from somebody and then nobody's. */
+	if (!CLAIM_PID(atomic_load(&fr->cp->worker)))
+		k->status = UPGRADED;
 	fr_close_own(fr, &fr->worker_pidfd);
 	FR_STEP();
 	if (atomic_load(&fr->cp->ended))
 		return;
 	k->untold = true;
 	atomic_store(&fr->cp->last_status, k->status < 0 ? 0 : k->status);
-	if (count_death(fr))
+	if (k->status != UPGRADED && count_death(fr))
 		give_up(fr, ELOOP);
 }
 

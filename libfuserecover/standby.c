@@ -7,6 +7,7 @@
  * whose threads have been seen dead.
  */
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +16,29 @@
 #define LOOK_MS		250	/* that often it looks whether the keeper lives */
 #define TELL_NS		1000000000u /* a thread hangs for so long in a worker that is dead otherwise */
 #define STARTING_MS	1	/* a worker that has not yet locked what tells of its life */
+
+/*
+ * Real-time, as far as allowed: the kernel may wake the standby on the core where the dead worker's memory
+ * is taken down, which lasts a ms or two and makes way for nobody else. It stays so for the first ms as a
+ * worker, whose threads begin elsewhere meanwhile; what it starts is not real-time.
+ */
+static void be_prompt(struct fr *fr)
+{
+	const struct sched_param lowest = { .sched_priority = sched_get_priority_min(SCHED_FIFO) };
+
+	fr->prompt = sched_getscheduler(0) == SCHED_OTHER && !getpriority(PRIO_PROCESS, 0) &&
+		     !sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest);
+}
+
+void fr_be_usual(struct fr *fr)
+{
+	const struct sched_param none = { 0 };
+
+	/* Without CAP_SYS_NICE the flag has to stay. It is of no consequence then. */
+	if (fr->prompt && sched_setscheduler(getpid(), SCHED_OTHER, &none))
+		sched_setscheduler(getpid(), SCHED_OTHER | SCHED_RESET_ON_FORK, &none);
+	fr->prompt = false;
+}
 
 static void know_worker(struct fr *fr, uint64_t claim)
 {
@@ -108,7 +132,7 @@ static void look(struct fr *fr, unsigned ms)
 	leave_if_outdated(fr);
 	if (!gone || fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr))
 		return;
-	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : 0);
+	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : fr_upgrade_failed_since(fr));
 	mine = CLAIM(CLAIM_NUMBER(claim) + 1, getpid());
 	FR_STEP();
 	if (atomic_compare_exchange_strong(&fr->cp->worker, &claim, mine))
@@ -129,11 +153,14 @@ void fr_standby(struct fr *fr)
 		bool busy = fr_slots_populate(fr);
 		enum standby part = fr_upgrade_wait(fr);
 
+		if (!busy && !fr->prompt)
+			be_prompt(fr);
 		if (part == STANDBY_KEEPS)
 			break;
 		if (part == STANDBY_LOOKS)
 			look(fr, busy ? 0 : LOOK_MS);
 	} while (!fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr) ||
 		 !fr_claim_keeper(fr, fr->keeper_claim));
+	fr_be_usual(fr);
 	fr_no_standby(fr, getpid());
 }

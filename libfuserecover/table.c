@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "libfuserecover/internal.h"
 
@@ -316,10 +317,19 @@ static bool is_place(const struct fr_table *t, uint32_t i)
 	return i < atomic_load_explicit(&t->cp->fresh, memory_order_acquire) && i <= t->max;
 }
 
+/* What nobody else here needs may not be mapped when this process dies: the successor waits for that memory. */
+static void unmap_walked(struct fr_table *t, uint32_t from, uint32_t to)
+{
+	uintptr_t first = (uintptr_t)fr_at(t, from) & ~(uintptr_t)(t->fr->layout.page - 1);
+
+	if (!t->fr->trial) /* its memory is a copy */
+		madvise((void *)first, (uintptr_t)fr_at(t, to) - first, MADV_DONTNEED);
+}
+
 PUBLIC int fr_table_walk(struct fr_table *t, uint32_t *at, uint32_t most,
 			 int (*fn)(void *arg, uint64_t id, void *record), void *arg)
 {
-	uint32_t i = *at ? *at : 1;
+	uint32_t from = *at ? *at : 1, i = from;
 	int stop = 0;
 
 	for (; !stop && most-- && is_place(t, i); i++) {
@@ -330,6 +340,7 @@ PUBLIC int fr_table_walk(struct fr_table *t, uint32_t *at, uint32_t most,
 		if (state == RECORD_LIVE || state == RECORD_INDEXED)
 			stop = fn(arg, (uint64_t)gen << 32 | i, r->bytes);
 	}
+	unmap_walked(t, from, i);
 	*at = is_place(t, i) ? i : 0;
 	return stop;
 }

@@ -305,6 +305,21 @@ static void stay(struct fr *fr, const char *why)
 	atomic_store(&fr->cp->worker, CLAIM(CLAIM_NUMBER(atomic_load(&fr->cp->worker)), 0));
 }
 
+/* The standby keeps the table as it is: so what it does not know of is closed here. */
+static void leave_table(struct fr *fr)
+{
+	int err;
+
+	fr_fds_close_of(fr, FD_WORKERS, NULL, 0);
+	fr_close_own(fr, &fr->standby_pidfd);
+	FR_STEP();
+	if (!unshare(CLONE_FILES))
+		become(fr, false);
+	err = errno;
+	fr->standby_pidfd = fr_pidfd_of(fr, fr->standby, FD_KEEPERS, KEEPER);
+	stay(fr, strerror(err));
+}
+
 static void switch_programs(struct fr *fr)
 {
 	sigset_t before;
@@ -326,10 +341,7 @@ static void switch_programs(struct fr *fr)
 		FR_STEP();
 		/* What an open step had dropped is kept still. */
 		fr_rollback_all(fr);
-		/* The standby keeps the table as it is. */
-		if (!unshare(CLONE_FILES))
-			become(fr, false);
-		stay(fr, strerror(errno));
+		leave_table(fr);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -390,6 +402,11 @@ static bool old_goes_on(struct fr *fr)
 	return true;
 }
 
+uint64_t fr_upgrade_failed_since(const struct fr *fr)
+{
+	return atomic_load(&fr->cp->upgrade) == UPGRADE_FAILED ? atomic_load(&fr->cp->switched_at) : 0;
+}
+
 void fr_upgrade_keeper_died(struct fr *fr)
 {
 	if (fr_upgrade_begun(fr))
@@ -399,6 +416,7 @@ void fr_upgrade_keeper_died(struct fr *fr)
 enum standby fr_upgrade_wait(struct fr *fr)
 {
 	struct cp_header *h = fr->cp;
+	uint64_t worker;
 	bool late;
 
 	if (!fr_upgrade_begun(fr))
@@ -409,6 +427,10 @@ enum standby fr_upgrade_wait(struct fr *fr)
 	/* The new program's processes may do nothing any more; they find that out and end. */
 	syscall(SYS_pidfd_send_signal, fr->keeper_pidfd, SIGKILL, NULL, 0);
 	fr_pidfd_wait(fr->keeper_pidfd, -1);
+	/* It had the role of the worker, unless it died before, or a process of the new program took it. */
+	worker = atomic_load(&h->worker);
+	if (CLAIM_PID(worker) == CLAIM_PID(fr->keeper_claim))
+		atomic_compare_exchange_strong(&h->worker, &worker, CLAIM(CLAIM_NUMBER(worker), 0));
 	while (!fr_claim_keeper(fr, atomic_load(&h->keeper)))
 		;
 	/* The map was the new program's. */

@@ -43,6 +43,7 @@ static void take_over(struct fr *fr)
 
 void fr_worker_ready(struct fr *fr)
 {
+	fr_be_usual(fr);
 	FR_STEP();
 	atomic_store(&fr->cp->ready, fr->generation);
 	FR_STEP();
