@@ -32,13 +32,13 @@ static void die(void)
 
 __attribute__((visibility("default"))) void fr_kill_point(void)
 {
-	uint64_t now;
+	uint64_t now, due;
 
 	if (!count)
 		return;
-	now = atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1;
-	if (now == atomic_load_explicit(&count[1], memory_order_relaxed) ||
-	    now == atomic_load_explicit(&own, memory_order_relaxed))
+	due = now = atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1;
+	if (now == atomic_load_explicit(&own, memory_order_relaxed) ||
+	    atomic_compare_exchange_strong(&count[1], &due, FR_KILLED | (uint64_t)getpid()))
 		die();
 	for (unsigned i = 0; i < MOST && kill_at[i]; i++)
 		if (now == kill_at[i])

@@ -12,7 +12,8 @@
 #include <stdint.h>
 
 /* counter[0] counts, in all processes that have the checkpoint; counter[1] is one more deadly count,
- * which can be set at any time. NULL: no more. */
+ * which can be set at any time. Who dies of it leaves FR_KILLED there, and its process id. NULL: no more. */
+#define FR_KILLED	(UINT64_C(1) << 63)
 void fr_kill_points(_Atomic uint64_t *counter);
 void fr_kill_point(void);
 /* The n-th step from now on is deadly, for the calling process or for whoever takes it; 0: none. Returns

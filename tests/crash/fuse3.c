@@ -23,6 +23,7 @@
 
 #include "tests/crash/memfs.h"
 #include "tests/crash/tsan.h"
+#include "tests/crash/victim.h"
 
 #define CLIENTS	4		/* the last one runs FUSE3_LOAD, where there is one */
 #define HANGS_S	60
@@ -65,8 +66,7 @@ static void clean_up(void)
 		pid_t all[] = { cp ? keeper() : server, cp ? worker() : 0, cp ? standby() : 0 };
 
 		for (int j = 0; j < 3; j++)
-			if (all[j] > 0)
-				kill(all[j], SIGKILL);
+			kill_one(all[j]);
 		pause_us(20000);
 	}
 	umount2(fs.mountpoint, MNT_DETACH);
@@ -205,24 +205,6 @@ static void settled(void)
 	failed("keeper %d, worker %d, standby %d after a minute", (int)keeper(), (int)worker(), (int)standby());
 }
 
-static bool kill_at_point(uint64_t after)
-{
-#ifdef FR_KILL_POINTS
-	uint64_t at = atomic_load(&cp->steps[0]) + 1 + after;
-
-	atomic_store(&cp->steps[1], at);
-	for (int i = 0; i < 1000 && atomic_load(&cp->steps[0]) < at; i++)
-		pause_us(1000);
-	/* Where it has not come by now, it must not when the others are dead. */
-	atomic_store(&cp->steps[1], 0);
-	pause_us(10000);
-	return true;
-#else
-	(void)after;
-	return false;
-#endif
-}
-
 static void kill_all_the_time(unsigned kills)
 {
 	uint64_t r = seed;
@@ -231,22 +213,21 @@ static void kill_all_the_time(unsigned kills)
 	for (unsigned i = 0; i < kills; i++) {
 		char role = "WWWWKKSB"[memfs_random(&r) % 8];
 
-		if (memfs_random(&r) % 2 && kill_at_point(memfs_random(&r) % 3000)) {
+		if (memfs_random(&r) % 2 && (killed[0] = kill_at_point(cp, memfs_random(&r) % 3000)) >= 0) {
 			settled();
 			continue;
 		}
 		killed[0] = role == 'W' ? worker() : role == 'S' ? standby() : keeper();
 		/* Both at once: the next keeper is forked from the worker, with its threads. */
 		killed[1] = role == 'B' ? standby() : 0;
-		kill(killed[0], SIGKILL);
-		if (killed[1])
-			kill(killed[1], SIGKILL);
+		kill_one(killed[0]);
+		kill_one(killed[1]);
 		if (stat(fs.mountpoint, &st))
 			failed("stat of the root: %s", strerror(errno));
 		if (role != 'B' && memfs_random(&r) % 8 == 0) {
 			pause_us((long)(memfs_random(&r) % 2000));
 			killed[1] = worker();
-			kill(killed[1], SIGKILL);
+			kill_one(killed[1]);
 		}
 		settled();
 		pause_us((long)(memfs_random(&r) % 10000));

@@ -22,6 +22,7 @@
 
 #include "tests/crash/memfs.h"
 #include "tests/crash/tsan.h"
+#include "tests/crash/victim.h"
 
 #define CLIENTS	2
 #define HANGS_S	60
@@ -147,8 +148,7 @@ static void clean_up(void)
 		pid_t all[] = { fr_keeper_pid(fs.fr), fr_worker_pid(fs.fr), (pid_t)fs.fr->cp->standby };
 
 		for (int j = 0; j < 3; j++)
-			if (all[j] > 0)
-				kill(all[j], SIGKILL);
+			kill_one(all[j]);
 		pause_us(20000);
 	}
 	umount2(fs.mountpoint, MNT_DETACH);
@@ -196,24 +196,6 @@ static void settled(void)
 	killed[0] = killed[1] = 0;
 }
 
-/* At a numbered point, wherever that is: true where there are any. */
-static bool kill_at_point(uint64_t after)
-{
-#ifdef FR_KILL_POINTS
-	_Atomic uint64_t *steps = fs.fr->cp->steps;
-	uint64_t at = atomic_load(&steps[0]) + 1 + after;
-
-	atomic_store(&steps[1], at);
-	for (int i = 0; i < 1000 && atomic_load(&steps[0]) < at; i++)
-		pause_us(1000);
-	pause_us(10000);
-	return true;
-#else
-	(void)after;
-	return false;
-#endif
-}
-
 static int by_size(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -233,13 +215,13 @@ static void kill_all_the_time(unsigned kills)
 			    (pid_t)atomic_load(&fs.fr->cp->standby);
 		uint64_t t = now_ns();
 
-		if (memfs_random(&r) % 2 && kill_at_point(memfs_random(&r) % 3000)) {
+		if (memfs_random(&r) % 2 &&
+		    (killed[0] = kill_at_point(fs.fr->cp, memfs_random(&r) % 3000)) >= 0) {
 			settled();
 			continue;
 		}
 		killed[0] = pid;
-		if (pid > 0)
-			kill(pid, SIGKILL);
+		kill_one(pid);
 		if (role == 'W') {
 			if (stat(fs.mountpoint, &st))
 				failed("stat of the root: %s", strerror(errno));
@@ -249,8 +231,7 @@ static void kill_all_the_time(unsigned kills)
 			pause_us((long)(memfs_random(&r) % 2000));
 			pid = memfs_random(&r) % 2 ? fr_worker_pid(fs.fr) : fr_keeper_pid(fs.fr);
 			killed[1] = pid;
-			if (pid > 0)
-				kill(pid, SIGKILL);
+			kill_one(pid);
 		}
 		settled();
 		pause_us((long)(memfs_random(&r) % 20000));
