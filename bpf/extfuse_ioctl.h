@@ -42,6 +42,13 @@ struct extfuse_attach {
  * mark away.
  */
 #define EXTFUSE_PROGRAM_MARKED	(1U << 1)
+/*
+ * Of LOOKUP and GETATTR: ask it before there is a request, of names and attributes that the driver may
+ * keep no longer. Where it says the same of them, there is none; else it is asked once more by the
+ * request. Of one node both must say the same: where LOOKUP has an answer, GETATTR may not be asked.
+ * With EXTFUSE_PROGRAM_MARKED only.
+ */
+#define EXTFUSE_PROGRAM_EARLY	(1U << 2)
 
 /*
  * From now on this program answers the opcode; -1: none does. A program of another type, or one that

@@ -38,17 +38,25 @@ static const struct shape {
 	[FUSE_LSEEK] = { 1, 0, -1, 0 },
 };
 
-static struct extfuse_request __percpu *requests;
+/* What was shown last on this processor. */
+struct shown {
+	struct extfuse_request req;
+	/* Of a name, where that was foreseen: else the seed is 0. */
+	u64 seed, dir;
+	u32 own;
+};
+
+static struct shown __percpu *shown;
 
 int extfuse_answers_init(void)
 {
-	requests = alloc_percpu(struct extfuse_request);
-	return requests ? 0 : -ENOMEM;
+	shown = alloc_percpu(struct shown);
+	return shown ? 0 : -ENOMEM;
 }
 
 void extfuse_answers_exit(void)
 {
-	free_percpu(requests);
+	free_percpu(shown);
 }
 
 u64 extfuse_answerable(void)
@@ -69,10 +77,17 @@ static void set_ids(struct extfuse_request *req, const struct fuse_conn *fc)
 	req->pid = pid_nr_ns(task_pid(current), EXTFUSE_PID_NS(fc));
 }
 
-/* Pads with zeros up to a multiple of 8, with at least one. */
+/* The driver asks for longer names than there can be: these must not be taken for their beginnings. */
+static bool too_long(const struct fuse_in_arg *arg)
+{
+	return arg->size > EXTFUSE_NAME_MAX &&
+		(arg->size > EXTFUSE_NAME_MAX + 1 || ((const char *)arg->value)[EXTFUSE_NAME_MAX]);
+}
+
+/* Pads with zeros up to a multiple of 8, with at least one. 0: it is none that a handler is shown. */
 static u32 copy_name(u8 *to, const struct fuse_in_arg *arg)
 {
-	u32 len = extfuse_name_len(arg);
+	u32 len = too_long(arg) ? 0 : extfuse_name_len(arg);
 
 	((u64 *)to)[len / 8] = 0;
 	memcpy(to, arg->value, len);
@@ -80,9 +95,12 @@ static u32 copy_name(u8 *to, const struct fuse_in_arg *arg)
 }
 
 /* False: such arguments are for the daemon. */
-static bool show(struct extfuse_request *req, struct extfuse_context *ctx, const struct fuse_args *args,
+static bool show(struct shown *s, struct extfuse_context *ctx, const struct fuse_args *args,
 	const struct shape *shape, u32 flags)
 {
+	struct extfuse_request *req = &s->req;
+
+	s->seed = 0;
 	if (args->out_numargs > 1 || max(shape->name, shape->fixed) >= args->in_numargs)
 		return false;
 	req->opcode = args->opcode;
@@ -149,8 +167,9 @@ static bool holds(const struct extfuse_context *ctx, u32 index, u64 stamp, u64 o
 		(state >> EXTFUSE_WORD_TIME <= stamp || prev < own);
 }
 
-static bool is_true(const struct extfuse_context *ctx, const struct extfuse_request *req,
-	const struct fuse_args *args, u32 own, u64 now)
+/* `op` and `nodeid` are those of the request that was shown. */
+static bool is_true(const struct extfuse_context *ctx, const struct extfuse_request *req, u32 op,
+	u64 nodeid, u32 own, u64 now)
 {
 	u32 n = req->ndeps, i, index;
 	u64 least = U64_MAX;
@@ -166,10 +185,10 @@ static bool is_true(const struct extfuse_context *ctx, const struct extfuse_requ
 
 		if (dep->kind == EXTFUSE_DEP_NODE)
 			index = extfuse_node_word(ctx, dep->nodeid);
-		else if (dep->kind == EXTFUSE_DEP_NAME && args->opcode == FUSE_LOOKUP)
+		else if (dep->kind == EXTFUSE_DEP_NAME && op == FUSE_LOOKUP)
 			index = own;
 		else if (dep->kind == EXTFUSE_DEP_DIR)
-			index = extfuse_word_dir(ctx->seed, ctx->word_bits, args->nodeid);
+			index = extfuse_word_dir(ctx->seed, ctx->word_bits, nodeid);
 		else
 			return false;
 		if (!holds(ctx, index, dep->stamp, dep->own))
@@ -286,7 +305,8 @@ static enum extfuse_result check(struct extfuse_context *ctx, const struct extfu
 	child = args->opcode == FUSE_LOOKUP && !req->error ?
 		((struct fuse_entry_out *)req->out)->nodeid : 0;
 	/* The grant comes last: it is not taken back. */
-	if (!is_true(ctx, req, args, own, now) || (child && !grant(ctx, req->node_index, child))) {
+	if (!is_true(ctx, req, args->opcode, args->nodeid, own, now) ||
+	    (child && !grant(ctx, req->node_index, child))) {
 		extfuse_count(ctx, args->opcode, stale);
 		return EXTFUSE_UPCALL;
 	}
@@ -302,28 +322,72 @@ static enum extfuse_result check_passthru(struct extfuse_context *ctx,
 		return EXTFUSE_UPCALL;
 	}
 	/* The file has the data whatever is under way; others may write to it at the same time. */
-	if (req->ndeps && !is_true(ctx, req, args, own, now)) {
+	if (req->ndeps && !is_true(ctx, req, args->opcode, args->nodeid, own, now)) {
 		extfuse_count(ctx, args->opcode, stale);
 		return EXTFUSE_UPCALL;
 	}
 	return EXTFUSE_PASSTHRU;
 }
 
+static bool alive(const struct fuse_conn *fc)
+{
+	return EXTFUSE_CONNECTED(fc) && EXTFUSE_INITIALIZED(fc) && !EXTFUSE_CONN_ERROR(fc);
+}
+
+const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32 op, u64 nodeid,
+	const struct fuse_in_arg *in, u32 out_size, u32 own)
+{
+	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[op]);
+	struct fuse_args args;
+	struct shown *s;
+	u64 now;
+
+	if (!prog)
+		return NULL;
+	args = (struct fuse_args){ .opcode = op, .nodeid = nodeid, .in_numargs = 1, .out_numargs = 1,
+		.in_args[0] = *in, .out_args[0].size = out_size };
+	s = this_cpu_ptr(shown);
+	if (!alive(ctx->fc) || !show(s, ctx, &args, &shapes[op], 0))
+		return NULL;
+	now = s->req.now;
+	if (run(prog, &s->req) != EXTFUSE_RETURN || !acceptable(&s->req, &args) ||
+	    !is_true(ctx, &s->req, op, nodeid, own, now))
+		return NULL;
+	if (op == FUSE_LOOKUP && !s->req.error) {
+		s->seed = ctx->seed;
+		s->dir = nodeid;
+		s->own = own;
+	}
+	return &s->req;
+}
+
+const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nodeid)
+{
+	const struct shown *s = this_cpu_ptr(shown);
+	const struct fuse_entry_out *entry = (const void *)s->req.out;
+	u64 now = s->req.expires ? ktime_get_coarse_boottime_ns() : 0;
+
+	if (s->seed != ctx->seed || entry->nodeid != nodeid ||
+	    !(READ_ONCE(ctx->program_flags[FUSE_GETATTR]) & EXTFUSE_PROGRAM_EARLY) ||
+	    !is_true(ctx, &s->req, FUSE_LOOKUP, s->dir, s->own, now))
+		return NULL;
+	return entry;
+}
+
 struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args,
 	struct bpf_prog *prog, u32 flags, u32 own)
 {
 	const struct shape *shape = &shapes[args->opcode];
-	struct extfuse_request *req = this_cpu_ptr(requests);
-	const struct fuse_conn *fc = ctx->fc;
+	struct shown *s = this_cpu_ptr(shown);
+	const struct extfuse_request *req = &s->req;
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	u64 now;
 
-	if ((args->force && !shape->forced) || !EXTFUSE_CONNECTED(fc) || !EXTFUSE_INITIALIZED(fc) ||
-	    EXTFUSE_CONN_ERROR(fc) || !show(req, ctx, args, shape, flags))
+	if ((args->force && !shape->forced) || !alive(ctx->fc) || !show(s, ctx, args, shape, flags))
 		return answered;
 	/* Programs may write anywhere in the request, so nothing of what they were shown is used again. */
 	now = req->now;
-	switch (run(prog, req)) {
+	switch (run(prog, &s->req)) {
 	case EXTFUSE_RETURN:
 		answered.what = check(ctx, req, args, own, now);
 		break;

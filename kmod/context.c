@@ -7,7 +7,6 @@
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
-#include "hook.h"
 #include "kmod.h"
 
 struct hlist_head extfuse_by_conn[1 << EXTFUSE_CONN_BITS];
@@ -85,7 +84,8 @@ static int make_area(struct extfuse_context *ctx, const struct extfuse_attach *a
 	ctx->area = vmalloc_user(size);
 	if (!ctx->area)
 		return -ENOMEM;
-	ctx->seed = get_random_u64();
+	/* Not 0, and another one each time. */
+	ctx->seed = get_random_u64() | 1;
 	ctx->word_bits = arg->word_bits;
 	ctx->nodes_max = arg->nodes;
 	ctx->words = (void *)ctx->area + words;

@@ -27,6 +27,20 @@ extern const struct file_operations fuse_dev_operations;
 	(unregister_ftrace_direct_multi(ops, address), ftrace_free_filter(ops))
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#define EXTFUSE_PLAIN_IDMAP(idmap) ((idmap) == &nop_mnt_idmap)
+#else
+#define EXTFUSE_PLAIN_IDMAP(idmap) true
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+#define EXTFUSE_MTIME(inode) inode_get_mtime(inode)
+#define EXTFUSE_CTIME(inode) inode_get_ctime(inode)
+#else
+#define EXTFUSE_MTIME(inode) ((inode)->i_mtime)
+#define EXTFUSE_CTIME(inode) ((inode)->i_ctime)
+#endif
+
 #ifdef ITER_DEST
 #define EXTFUSE_ITER_DEST ITER_DEST
 #define EXTFUSE_ITER_SOURCE ITER_SOURCE
@@ -34,6 +48,15 @@ extern const struct file_operations fuse_dev_operations;
 #define EXTFUSE_ITER_DEST READ
 #define EXTFUSE_ITER_SOURCE WRITE
 #endif
+
+static inline struct timespec64 extfuse_atime(const struct inode *inode)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+	return inode_get_atime(inode);
+#else
+	return inode->i_atime;
+#endif
+}
 
 /* ---- the data of a request: pages, of which each has a part ---- */
 

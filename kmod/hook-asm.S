@@ -11,6 +11,17 @@
 
 	.text
 
+/* With a verdict in eax and r11: goes on with the function, or returns r11 to its caller. */
+.macro VERDICT
+	testl	%eax, %eax
+	jnz	1f
+	RET
+1:	movq	%r11, %rax
+	leaq	extfuse_leave(%rip), %rcx
+	movq	%rcx, (%rsp)
+	RET
+.endm
+
 /*
  * With fm in the register given: where no connection of this kind (by its address) has a context, the
  * request passes at once.
@@ -38,13 +49,7 @@ SYM_FUNC_START(extfuse_\name)
 	popq	%rsi
 	popq	%rdi
 	popq	%rbp
-	testl	%eax, %eax
-	jnz	1f
-	RET
-1:	movq	%r11, %rax
-	leaq	extfuse_leave(%rip), %rcx
-	movq	%rcx, (%rsp)
-	RET
+	VERDICT
 SYM_FUNC_END(extfuse_\name)
 .endm
 
@@ -54,6 +59,34 @@ HOOK sync %rsi
 HOOK sync %rdi
 #endif
 HOOK background %rdi
+
+/* A function of the driver that makes no request yet; struct extfuse_verdict NAME_enter(its arguments). */
+.macro WALK name
+SYM_FUNC_START(extfuse_\name)
+	cmpq	$0, extfuse_kinds(%rip)
+	jne	2f
+	RET
+2:	pushq	%rdi
+	pushq	%rsi
+	pushq	%rdx
+	pushq	%rcx
+	pushq	%r8
+	call	extfuse_\name\()_enter
+	movq	%rdx, %r11
+	popq	%r8
+	popq	%rcx
+	popq	%rdx
+	popq	%rsi
+	popq	%rdi
+	VERDICT
+SYM_FUNC_END(extfuse_\name)
+.endm
+
+#ifdef EXTFUSE_HAS_WALK
+WALK revalidate
+WALK getattr
+WALK permission
+#endif
 
 /* Returns in the function's place. */
 SYM_FUNC_START(extfuse_leave)

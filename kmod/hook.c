@@ -10,11 +10,6 @@
 
 #include "kmod.h"
 
-struct extfuse_verdict {
-	unsigned long instead;		/* 0: go on with the function */
-	long result;
-};
-
 static const struct extfuse_verdict go_on = { 0, 0 };
 
 struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site);
@@ -22,6 +17,9 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 	gfp_t gfp, unsigned long site);
 void extfuse_sync(void);
 void extfuse_background(void);
+void extfuse_revalidate(void);
+void extfuse_getattr(void);
+void extfuse_permission(void);
 long extfuse_original(void *a, void *b, void *c, unsigned long site);
 
 /* ---- background requests that change something: their end ---- */
@@ -123,11 +121,34 @@ static __always_inline struct extfuse_answered ask_handler(struct extfuse_contex
 		return upcall;
 	flags = READ_ONCE(ctx->program_flags[op]);
 	own = extfuse_own_word(ctx, args);
-	if (flags & EXTFUSE_PROGRAM_MARKED && !extfuse_marked(ctx, args, own)) {
+	if (flags & EXTFUSE_PROGRAM_MARKED && !extfuse_marked(ctx, op, args->nodeid, own)) {
 		extfuse_count(ctx, op, misses);
 		return upcall;
 	}
 	return extfuse_answer(ctx, args, prog, flags, own);
+}
+
+/*
+ * A page that was dropped while a WRITE to it is under way must not be read as it was before: so READs wait for
+ * WRITEs, and where the daemon does one, go there, too.
+ */
+static ssize_t read_behind_writes(struct extfuse_context *ctx, struct fuse_args *args,
+	struct extfuse_backing_file *backing)
+{
+	const struct inode *inode = file_inode(backing->file);
+	u32 word = extfuse_node_word(ctx, args->nodeid);
+	struct timespec64 before, after;
+	ssize_t n = -ENOSYS;
+
+	down_read(&backing->order);
+	before = extfuse_atime(inode);
+	if (!(READ_ONCE(ctx->words[word].state) & EXTFUSE_WORD_BUSY))
+		n = extfuse_read_backing(backing, args);
+	up_read(&backing->order);
+	after = extfuse_atime(inode);
+	if (!timespec64_equal(&before, &after))
+		extfuse_word_bump(ctx, word);
+	return n;
 }
 
 /* Sleeps. -ENOSYS: to the daemon, after all. */
@@ -138,11 +159,13 @@ static ssize_t pass_through(struct extfuse_context *ctx, struct fuse_mount *fm, 
 	ssize_t n;
 
 	if (args->opcode == FUSE_WRITE) {
+		down_write(&backing->order);
 		extfuse_begin(ctx, fm, args, &touched);
 		n = extfuse_write_backing(backing, args);
 		extfuse_end(ctx, args, &touched, n);
+		up_write(&backing->order);
 	} else {
-		n = extfuse_read_backing(backing, args);
+		n = read_behind_writes(ctx, args, backing);
 	}
 	if (n != -ENOSYS)
 		extfuse_count(ctx, args->opcode, passthru);
@@ -271,6 +294,7 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 struct hooked {
 	const char *function;
 	void (*trampoline)(void);
+	bool optional;
 	struct ftrace_ops ops;
 	bool on;
 };
@@ -278,6 +302,11 @@ struct hooked {
 static struct hooked hooked[] = {
 	{ .function = EXTFUSE_SYNC_FUNCTION, .trampoline = extfuse_sync },
 	{ .function = "fuse_simple_background", .trampoline = extfuse_background },
+#ifdef EXTFUSE_HAS_WALK
+	{ .function = "fuse_dentry_revalidate", .trampoline = extfuse_revalidate, .optional = true },
+	{ .function = "fuse_getattr", .trampoline = extfuse_getattr, .optional = true },
+	{ .function = "fuse_permission", .trampoline = extfuse_permission, .optional = true },
+#endif
 };
 
 /* The kernel resolves names for kprobes only; one that is never armed tells the address. */
@@ -328,7 +357,7 @@ int extfuse_hook(void)
 
 	for (i = 0; i < ARRAY_SIZE(hooked); i++) {
 		err = hook_one(&hooked[i]);
-		if (err) {
+		if (err && !hooked[i].optional) {
 			extfuse_unhook();
 			return err;
 		}

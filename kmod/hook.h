@@ -8,9 +8,20 @@
  */
 #define EXTFUSE_KIND_SHIFT 10
 
+/* Where walk.c knows what the driver's functions take, and where the time of a name is. */
+#include <linux/version.h>
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+#define EXTFUSE_HAS_WALK 1
+#endif
+
 #ifndef __ASSEMBLY__
 /* Bit N: there is a context for a connection of kind N. */
 extern unsigned long extfuse_kinds;
+
+struct extfuse_verdict {
+	unsigned long instead;		/* 0: go on with the function */
+	long result;
+};
 #endif
 
 #endif

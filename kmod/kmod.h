@@ -2,6 +2,7 @@
 /*
  * The parts of the module. hook.c is entered by the driver's requests and asks the others: answer.c
  * (can a handler answer it?), mutate.c (what does it change?), passthru.c (I/O on the backing file).
+ * walk.c is entered before there is a request, for names and attributes that the driver has.
  * context.c has what belongs to one connection, device.c how the daemon reaches it.
  */
 #ifndef EXTFUSE_KMOD_H
@@ -13,12 +14,14 @@
 #include <linux/hashtable.h>
 #include <linux/percpu.h>
 #include <linux/refcount.h>
+#include <linux/rwsem.h>
 #include <linux/workqueue.h>
 #include <asm/word-at-a-time.h>
 
 #include "extfuse.h"
 #include "extfuse_ioctl.h"
 #include "driver.h"
+#include "hook.h"
 
 /* FUSE_STATX is the last of Linux 6.12: no handler has a later one, nor is it known what that changes. */
 #define EXTFUSE_OPCODES 53
@@ -30,6 +33,7 @@ struct extfuse_backing_file {
 	u64 nodeid;
 	struct file *file;
 	const struct cred *cred;
+	struct rw_semaphore order;	/* a READ stays behind the WRITEs that came before it */
 };
 
 struct extfuse_context {
@@ -78,6 +82,12 @@ static inline struct extfuse_context *extfuse_find(const struct fuse_conn *fc)
 			return ctx;
 	}
 	return NULL;
+}
+
+/* May a connection have a context? */
+static inline bool extfuse_kind_of(const struct fuse_conn *fc)
+{
+	return READ_ONCE(extfuse_kinds) >> ((unsigned long)fc >> EXTFUSE_KIND_SHIFT & 63) & 1;
 }
 
 struct extfuse_context *extfuse_attach(const struct extfuse_attach *arg);
@@ -150,13 +160,12 @@ static inline u32 extfuse_own_word(const struct extfuse_context *ctx, const stru
 }
 
 /* Was anything put for it that may still be true? */
-static inline bool extfuse_marked(const struct extfuse_context *ctx, const struct fuse_args *args,
-	u32 own)
+static inline bool extfuse_marked(const struct extfuse_context *ctx, u32 op, u64 nodeid, u32 own)
 {
 	if (READ_ONCE(ctx->words[own].marked))
 		return true;
-	return args->opcode == FUSE_LOOKUP &&
-		READ_ONCE(ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, args->nodeid)].marked);
+	return op == FUSE_LOOKUP &&
+		READ_ONCE(ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, nodeid)].marked);
 }
 
 struct extfuse_answered {
@@ -169,6 +178,30 @@ void extfuse_answers_exit(void);
 u64 extfuse_answerable(void);
 struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args,
 	struct bpf_prog *prog, u32 flags, u32 own);
+
+const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32 op, u64 nodeid,
+	const struct fuse_in_arg *in, u32 out_size, u32 own);
+
+/*
+ * What a request with this one argument would be answered, without the request: nothing is granted or
+ * handed over for it. NULL: the daemon would be asked. With preemption disabled; it stays until that is
+ * enabled.
+ */
+static inline const struct extfuse_request *extfuse_foresee(struct extfuse_context *ctx, u32 op,
+	u64 nodeid, struct fuse_in_arg in, u32 out_size)
+{
+	u32 own;
+
+	if (!(READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY))
+		return NULL;
+	own = op == FUSE_LOOKUP ? extfuse_name_word(ctx, nodeid, in.value, in.size) :
+		extfuse_node_word(ctx, nodeid);
+	return extfuse_marked(ctx, op, nodeid, own) ?
+		extfuse_ask_early(ctx, op, nodeid, &in, out_size, own) : NULL;
+}
+
+/* What was foreseen last here, where that was the name of this node and is still true. */
+const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nodeid);
 
 /* ---- mutate.c ---- */
 

@@ -80,6 +80,7 @@ static struct extfuse_backing_file *new_backing(u64 nodeid, int fd)
 	if (!b)
 		return ERR_PTR(-ENOMEM);
 	refcount_set(&b->refs, 1);
+	init_rwsem(&b->order);
 	b->nodeid = nodeid;
 	b->file = fget(fd);
 	if (!b->file)
@@ -199,7 +200,8 @@ ssize_t extfuse_read_backing(struct extfuse_backing_file *b, struct fuse_args *a
 	struct kvec flat;
 	ssize_t n;
 
-	if (!(b->file->f_mode & FMODE_READ))
+	/* The time of access is the file's, whoever reads. */
+	if (!(b->file->f_mode & FMODE_READ) || in->flags & O_NOATIME)
 		return -ENOSYS;
 	if (args->out_pages) {
 		v = vectors(args, &nvec);
@@ -248,6 +250,9 @@ ssize_t extfuse_write_backing(struct extfuse_backing_file *b, struct fuse_args *
 		flags = RWF_SYNC;
 	else if (in->flags & O_DSYNC)
 		flags = RWF_DSYNC;
+	/* The driver takes the file to end where attributes said; what it writes back it means to be there. */
+	if (in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE))
+		flags |= RWF_APPEND;
 	n = transfer(b, WRITE, &iter, in->offset, flags);
 	if (n >= 0)
 		out->size = n;

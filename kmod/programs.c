@@ -55,11 +55,19 @@ static struct bpf_prog *fit_program(int fd)
 	return prog;
 }
 
+static bool good_flags(u32 op, u32 flags)
+{
+	if (flags & EXTFUSE_PROGRAM_EARLY)
+		return flags == (EXTFUSE_PROGRAM_EARLY | EXTFUSE_PROGRAM_MARKED) &&
+			(op == FUSE_LOOKUP || op == FUSE_GETATTR);
+	return !(flags & ~(EXTFUSE_PROGRAM_IDS | EXTFUSE_PROGRAM_MARKED));
+}
+
 int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_program *arg)
 {
 	struct bpf_prog *prog = NULL;
 
-	if (arg->pad || arg->flags & ~(EXTFUSE_PROGRAM_IDS | EXTFUSE_PROGRAM_MARKED) || arg->prog_fd < -1)
+	if (arg->pad || arg->prog_fd < -1 || !good_flags(arg->opcode, arg->flags))
 		return -EINVAL;
 	if (arg->opcode >= EXTFUSE_OPCODES || !(extfuse_answerable() >> arg->opcode & 1))
 		return -EOPNOTSUPP;

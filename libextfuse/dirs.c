@@ -25,9 +25,15 @@ static struct extfuse_probes probes_of(const struct name *name)
 	return p;
 }
 
+static uint32_t now_ms(void)
+{
+	return (uint32_t)(expiry(0) / NS_PER_MS);
+}
+
 API void extfuse_names_clear(struct extfuse_names *names)
 {
 	memset(names, 0, sizeof(*names));
+	names->since = now_ms();
 }
 
 API int extfuse_names_add(struct extfuse_names *names, const char *text)
@@ -93,6 +99,7 @@ API int extfuse_put_dir(struct extfuse *x, uint64_t stamp, uint64_t nodeid,
 {
 	struct extfuse_names all;
 	struct extfuse_head head = { .check = 0 };
+	uint32_t age = now_ms() - names->since, ttl = ttl_ms(x->options.negative_ms);
 	struct extfuse_word *w;
 	int err;
 
@@ -105,9 +112,9 @@ API int extfuse_put_dir(struct extfuse *x, uint64_t stamp, uint64_t nodeid,
 	if (names->count > EXTFUSE_DIR_LARGE_NAMES)
 		return -E2BIG;
 	w = word_of(x, ABOUT_DIR, nodeid, NULL);
-	err = seal(x, w, stamp, false, &head);
+	err = age < ttl ? seal(x, w, stamp, false, &head) : -ESTALE;
 	if (!err) {
-		head.expires = expiry(ttl_ms(x->options.negative_ms));
+		head.expires = expiry(ttl - age);
 		/* These are asked for where the mount is exported. */
 		all = *names;
 		extfuse_names_add(&all, ".");

@@ -207,15 +207,17 @@ int extfuse_put_open(struct extfuse *x, uint64_t stamp, uint64_t nodeid, const s
  */
 struct extfuse_names {
 	uint32_t count;
-	uint32_t reserved;
+	uint32_t since;		/* ms of CLOCK_BOOTTIME */
 	uint64_t bits[64 * 7];
 };
 
+/* None yet; to be called before the first one is read: what is put lives from then on. Since 0.3. */
 void extfuse_names_clear(struct extfuse_names *names);
 /* "." and ".." need not be added. Since 0.3. */
 int extfuse_names_add(struct extfuse_names *names, const char *name);
 
-/* These are all, read since the stamp from the first to the last; up to 6000. Since 0.3. */
+/* These are all, read since the stamp from the first to the last; up to 6000. -ESTALE, too, where reading
+ * them took longer than absent names may be kept. Since 0.3. */
 int extfuse_put_dir(struct extfuse *x, uint64_t stamp, uint64_t nodeid,
 		    const struct extfuse_names *names);
 
@@ -246,6 +248,14 @@ int extfuse_invalidate_dir(struct extfuse *x, uint64_t nodeid);
 
 /* Everything. With the engine native: all names, since Linux 6.16; -ENOTSUP before. Since 0.3. */
 int extfuse_invalidate_all(struct extfuse *x);
+
+/*
+ * What was put about the node, or the name and its directory's attributes, is answered no more; the driver
+ * is not told. Where it knows already, as after a READ, which moves the time of access, or where the caller
+ * notifies it himself. Any thread, at any time. Since 0.3.
+ */
+int extfuse_outdated_node(struct extfuse *x, uint64_t nodeid);
+int extfuse_outdated_entry(struct extfuse *x, uint64_t parent, const char *name);
 
 /* ---- records of nodeids ---- */
 
@@ -297,10 +307,12 @@ int extfuse_hold_reset(struct extfuse *x);
 /*
  * From now on requests with this opcode go to the BPF program of this descriptor, which stays the
  * caller's; see extfuse-handlers(7). EXTFUSE_HANDLER_NONE: to the daemon; EXTFUSE_HANDLER_OURS: to the
- * one that the library brings. -EINVAL: not a program that may. Since 0.3.
+ * one that the library brings; EXTFUSE_HANDLER_BACKING, for READ and WRITE: to the file that
+ * extfuse_backing() has registered, whatever attributes were put. -EINVAL: not a program that may. Since 0.3.
  */
 #define EXTFUSE_HANDLER_NONE	(-1)
 #define EXTFUSE_HANDLER_OURS	(-2)
+#define EXTFUSE_HANDLER_BACKING	(-3)
 #define EXTFUSE_HANDLER_IDS	(1u << 0)	/* it reads uid, gid or pid */
 int extfuse_handler(struct extfuse *x, uint32_t opcode, int prog_fd, uint32_t flags);
 

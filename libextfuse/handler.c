@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/cleanup.h"
 #include "libextfuse/internal.h"
 
 static const struct program_kind *ours(uint32_t opcode)
@@ -26,19 +27,38 @@ static int check_program(int fd)
 	return info.type == BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE ? 0 : -EINVAL;
 }
 
+/* "return EXTFUSE_PASSTHRU;": the module asks the daemon where there is no file. */
+static int load_backing(void)
+{
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = EXTFUSE_PASSTHRU },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+
+	return bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE, "extfuse_backing", "GPL", code,
+			     sizeof(code) / sizeof(code[0]), NULL);
+}
+
 API int extfuse_handler(struct extfuse *x, uint32_t opcode, int prog_fd, uint32_t flags)
 {
 	struct extfuse_program p = { .opcode = opcode, .prog_fd = prog_fd };
 	const struct program_kind *kind = ours(opcode);
+	_cleanup_close_ int own = -1;
 
 	/* While it is being attached, too. */
 	if (x->device < 0)
 		return x->attached ? -ENOTSUP : -ENOTCONN;
-	if (opcode >= EXTFUSE_OPCODES || prog_fd < EXTFUSE_HANDLER_OURS || flags & ~EXTFUSE_HANDLER_IDS)
+	if (opcode >= EXTFUSE_OPCODES || prog_fd < EXTFUSE_HANDLER_BACKING || flags & ~EXTFUSE_HANDLER_IDS)
 		return -EINVAL;
 	if (prog_fd == EXTFUSE_HANDLER_OURS) {
 		p.prog_fd = kind ? x->programs[kind - program_kinds] : -1;
 		p.flags = kind ? kind->flags : 0;
+	} else if (prog_fd == EXTFUSE_HANDLER_BACKING) {
+		if (opcode != FUSE_READ && opcode != FUSE_WRITE)
+			return -EINVAL;
+		p.prog_fd = own = load_backing();
+		if (own < 0)
+			return own;
 	} else if (prog_fd >= 0) {
 		if (check_program(prog_fd))
 			return -EINVAL;

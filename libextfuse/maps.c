@@ -37,8 +37,8 @@ const struct map_kind map_kinds[MAPS] = {
  * file of its own, and which handle no state. For STATFS there is nothing to be marked.
  */
 const struct program_kind program_kinds[PROGRAMS] = {
-	{ "extfuse_lookup", FUSE_LOOKUP, EXTFUSE_PROGRAM_MARKED },
-	{ "extfuse_getattr", FUSE_GETATTR, EXTFUSE_PROGRAM_MARKED },
+	{ "extfuse_lookup", FUSE_LOOKUP, EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_EARLY },
+	{ "extfuse_getattr", FUSE_GETATTR, EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_EARLY },
 	{ "extfuse_readlink", FUSE_READLINK, EXTFUSE_PROGRAM_MARKED },
 	{ "extfuse_open", FUSE_OPEN, EXTFUSE_PROGRAM_MARKED },
 	{ "extfuse_read", FUSE_READ, 0 },

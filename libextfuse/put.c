@@ -180,24 +180,32 @@ API int extfuse_put_negative(struct extfuse *x, uint64_t stamp, uint64_t parent,
 
 /* ---- what changed by other ways ---- */
 
-/* The words first: nothing that was asked before may be put after. */
-API int extfuse_invalidate_node(struct extfuse *x, uint64_t nodeid, uint32_t flags)
+API int extfuse_outdated_node(struct extfuse *x, uint64_t nodeid)
 {
 	if (!x->attached)
 		return -ENOTCONN;
-	COUNT(x, invalidations);
 	word_bump(x, word_of(x, ABOUT_NODE, nodeid, NULL));
+	return 0;
+}
+
+/* The words first: nothing that was asked before may be put after. */
+API int extfuse_invalidate_node(struct extfuse *x, uint64_t nodeid, uint32_t flags)
+{
+	int err = extfuse_outdated_node(x, nodeid);
+
+	if (err)
+		return err;
+	COUNT(x, invalidations);
 	return notify_inode(x, nodeid, flags & EXTFUSE_KEEP_DATA);
 }
 
-static int bump_name(struct extfuse *x, uint64_t parent, const char *text)
+API int extfuse_outdated_entry(struct extfuse *x, uint64_t parent, const char *text)
 {
 	struct name name;
 	int err = x->attached ? name_set(&name, text) : -ENOTCONN;
 
 	if (err)
 		return err;
-	COUNT(x, invalidations);
 	word_bump(x, word_of(x, ABOUT_DIR, parent, NULL));
 	word_bump(x, word_of(x, ABOUT_NAME, parent, &name));
 	word_bump(x, word_of(x, ABOUT_NODE, parent, NULL));
@@ -206,17 +214,21 @@ static int bump_name(struct extfuse *x, uint64_t parent, const char *text)
 
 API int extfuse_invalidate_entry(struct extfuse *x, uint64_t parent, const char *name)
 {
-	int err = bump_name(x, parent, name);
+	int err = extfuse_outdated_entry(x, parent, name);
 
-	return err || !driver_caches(x) ? err : notify_entry(x, parent, name);
+	if (err)
+		return err;
+	COUNT(x, invalidations);
+	return driver_caches(x) ? notify_entry(x, parent, name) : 0;
 }
 
 API int extfuse_invalidate_deleted(struct extfuse *x, uint64_t parent, uint64_t child, const char *name)
 {
-	int err = bump_name(x, parent, name);
+	int err = extfuse_outdated_entry(x, parent, name);
 
 	if (err)
 		return err;
+	COUNT(x, invalidations);
 	word_bump(x, word_of(x, ABOUT_NODE, child, NULL));
 	return notify_deleted(x, parent, child, name);
 }

@@ -305,6 +305,27 @@ START_TEST(told_changes)
 }
 END_TEST
 
+/* The driver knows: it is not notified. */
+START_TEST(outdated_without_a_word)
+{
+	uint64_t stamp = extfuse_stamp(x), notifications = x->counters.notifications;
+
+	ck_assert_int_eq(put_entry(stamp, ROOT, "b", 175, 0), 0);
+	ck_assert_int_eq(extfuse_outdated_node(x, 175), 0);
+	ck_assert_int_eq(getattr(175, &r), EXTFUSE_UPCALL);
+	ck_assert_int_eq(put_attr(stamp, 175, 0), -ESTALE);
+	ck_assert_int_eq(put_entry(extfuse_stamp(x), ROOT, "b", 175, 0), 0);
+	ck_assert_int_eq(put_attr(extfuse_stamp(x), ROOT, 0), 0);
+	ck_assert_int_eq(lookup(ROOT, "b", &r), EXTFUSE_RETURN);
+	ck_assert_int_eq(extfuse_outdated_entry(x, ROOT, "b"), 0);
+	ck_assert_int_eq(lookup(ROOT, "b", &r), EXTFUSE_UPCALL);
+	ck_assert_int_eq(getattr(ROOT, &r), EXTFUSE_UPCALL);
+	ck_assert_int_eq(getattr(175, &r), EXTFUSE_RETURN);
+	ck_assert_int_eq(extfuse_outdated_entry(x, ROOT, ""), -EINVAL);
+	ck_assert_uint_eq(x->counters.notifications, notifications);
+}
+END_TEST
+
 /* Files that are written without requests. */
 START_TEST(holds_are_silent)
 {
@@ -374,6 +395,7 @@ int main(void)
 				       own_results_with_others,
 				       own_names,
 				       told_changes,
+				       outdated_without_a_word,
 				       holds_are_silent,
 				       wrong_values_are_refused,
 				       full_maps,

@@ -415,6 +415,19 @@ START_TEST(names_that_come_until_it_is_full)
 }
 END_TEST
 
+/* It is as old as the first name: 3 seconds is the most. */
+START_TEST(directories_read_slowly)
+{
+	add_numbered("old", 3);
+	names.since -= 2000;
+	ck_assert_int_eq(extfuse_put_dir(x, extfuse_stamp(x), 800, &names), 0);
+	ck_assert_int_eq(lookup(800, "other", &r), EXTFUSE_RETURN);
+	ck_assert_uint_le(r.expires, expiry(1000));
+	names.since -= 1000;
+	ck_assert_int_eq(extfuse_put_dir(x, extfuse_stamp(x), 800, &names), -ESTALE);
+}
+END_TEST
+
 START_TEST(told_changes_of_directories)
 {
 	extfuse_names_clear(&names);
@@ -501,6 +514,7 @@ int main(void)
 				       names_come_before_absence,
 				       names_that_come,
 				       names_that_come_until_it_is_full,
+				       directories_read_slowly,
 				       told_changes_of_directories,
 				       custom_handlers,
 				       maps_of_others,

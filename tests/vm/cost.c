@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cost STEP: what calls cost in instructions, where the guest's clock counts these (boot -i). STEP is
- * `plain` without the module, `loaded` with it. One line `note cost KIND CALL INSTRUCTIONS` for each.
+ * What calls and commands cost in instructions, where the guest's clock counts these (boot -i). Each is
+ * one line `note cost KIND CALL INSTRUCTIONS`.
+ *	cost plain			calls on a server of these tests, without the module
+ *	cost loaded			with it
+ *	cost calls KIND DIRECTORY	calls on files there
+ *	cost command KIND NAME COMMAND...	it is run in the current directory
+ *	cost fresh KIND NAME COMMAND...		in a new one each time
  */
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <x86intrin.h>
 
@@ -17,6 +23,7 @@
 
 static char path[300], absent[300], data[READ_SIZE] __attribute__((aligned(4096)));
 static int file = -1;
+static const char *attribute = "user.x";
 
 static void call_stat(void)
 {
@@ -36,13 +43,44 @@ static void call_getxattr(void)
 {
 	char value[64];
 
-	getxattr(path, "user.x", value, sizeof(value));
+	getxattr(path, attribute, value, sizeof(value));
 }
 
 static void call_read(void)
 {
 	if (pread(file, data, READ_SIZE, 0) != READ_SIZE)
 		fatal("read");
+}
+
+static void call_open(void)
+{
+	static char some[4096];
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0 || read(fd, some, sizeof(some)) != sizeof(some) || close(fd))
+		fatal("%s", path);
+}
+
+static char **command;
+static bool fresh;
+
+static void call_command(void)
+{
+	static int turn;
+	char dir[16];
+	int status;
+	pid_t pid;
+
+	snprintf(dir, sizeof(dir), "new%d", turn++);
+	pid = fork();
+	if (!pid) {
+		if (!freopen("/dev/null", "w", stdout) || (fresh && (mkdir(dir, 0755) || chdir(dir))))
+			_exit(127);
+		execvp(command[0], command);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+		fatal("%s ended with %d", command[0], status);
 }
 
 static int by_size(const void *a, const void *b)
@@ -52,21 +90,27 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void measure_times(const char *kind, const char *name, void (*call)(void), int before, int rounds,
+	int times)
+{
+	uint64_t took[ROUNDS] = { 0 }, begun;
+
+	for (int i = 0; i < before; i++)
+		call();
+	for (int round = 0; round < rounds; round++) {
+		begun = __rdtsc();
+		for (int i = 0; i < times; i++)
+			call();
+		took[round] = (__rdtsc() - begun) / times;
+	}
+	qsort(took, rounds, sizeof(took[0]), by_size);
+	printf("note cost %s %s %llu\n", kind, name, (unsigned long long)took[rounds / 2]);
+	fflush(stdout);
+}
+
 static void measure(const char *kind, const char *name, void (*call)(void))
 {
-	uint64_t took[ROUNDS], begun;
-
-	for (int i = 0; i < 50; i++)
-		call();
-	for (int round = 0; round < ROUNDS; round++) {
-		begun = __rdtsc();
-		for (int i = 0; i < TIMES / ROUNDS; i++)
-			call();
-		took[round] = (__rdtsc() - begun) / (TIMES / ROUNDS);
-	}
-	qsort(took, ROUNDS, sizeof(took[0]), by_size);
-	printf("note cost %s %s %llu\n", kind, name, (unsigned long long)took[ROUNDS / 2]);
-	fflush(stdout);
+	measure_times(kind, name, call, 50, ROUNDS, TIMES / ROUNDS);
 }
 
 static void measure_all(const char *kind, const char *mount)
@@ -135,6 +179,7 @@ static void loaded(void)
 		fatal("xattr");
 	measure_all("loaded", r->m->path);
 	rig_start(r);
+	rig_early(r);
 	measure_all("miss", r->m->path);
 	rig_put_attr(r, rig_id(r, "file"));
 	rig_put_name(r, 1, "file");
@@ -145,14 +190,33 @@ static void loaded(void)
 	rig_free(r);
 }
 
+static void calls(const char *kind, const char *directory)
+{
+	/* Some kernels' tmpfs has no attributes of users. */
+	attribute = "trusted.x";
+	measure_all(kind, directory);
+	if (getxattr(path, attribute, data, sizeof(data)) < 0)
+		fatal("%s", path);
+	measure(kind, "open-read-close", call_open);
+}
+
 int main(int argc, char **argv)
 {
 	fs_threads = 1;
 	if (argc == 2 && !strcmp(argv[1], "plain")) {
 		on_tmpfs();
 		plain();
-	} else {
+	} else if (argc == 2 && !strcmp(argv[1], "loaded")) {
 		loaded();
+	} else if (argc == 4 && !strcmp(argv[1], "calls")) {
+		calls(argv[2], argv[3]);
+	} else if (argc > 4 && (!strcmp(argv[1], "command") || !strcmp(argv[1], "fresh"))) {
+		command = argv + 4;
+		fresh = !strcmp(argv[1], "fresh");
+		measure_times(argv[2], argv[3], call_command, 1, 3, 1);
+	} else {
+		fprintf(stderr, "usage: see the first lines of tests/vm/cost.c\n");
+		return 2;
 	}
 	return 0;
 }

@@ -24,7 +24,7 @@ esac
 # The module comes and goes while requests of other mounts pass its hooks, and not while it is in use.
 mkdir -p "$scratch/src"
 echo text >"$scratch/src/file"
-mount_fe "$scratch/src" "$scratch/mnt" attr_timeout=0,entry_timeout=0
+mount_fe "$scratch/src" "$scratch/mnt" cache=native,attr_timeout=0,entry_timeout=0
 load() {
 	while [ ! -e "$scratch/stop" ]; do
 		cat "$scratch/mnt/file" >"$scratch/seen.$1"

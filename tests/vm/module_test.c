@@ -14,6 +14,7 @@ int main(int argc, char **argv)
 	} tests[] = {
 		{ "device", test_device },
 		{ "answers", test_answers },
+		{ "early", test_early },
 		{ "mutations", test_mutations },
 		{ "hostile", test_hostile },
 		{ "data", test_data },

@@ -145,6 +145,13 @@ void rig_start(struct rig *r)
 	rig_settle(r);
 }
 
+void rig_early(struct rig *r)
+{
+	if (rig_program(r, FUSE_LOOKUP, "lookup", EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_EARLY) ||
+	    rig_program(r, FUSE_GETATTR, "getattr", EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_EARLY))
+		fatal("programs");
+}
+
 struct rig *rig_new(const char *name)
 {
 	struct rig *r = rig_open(name);

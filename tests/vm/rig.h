@@ -44,6 +44,8 @@ struct rig *rig_open(const char *name);
 void rig_start(struct rig *r);
 /* Both. */
 struct rig *rig_new(const char *name);
+/* LOOKUP and GETATTR also before there is a request. */
+void rig_early(struct rig *r);
 void rig_free(struct rig *r);
 /* errno, or 0. */
 int rig_attach(struct rig *r, uint32_t word_bits, uint32_t nodes);
@@ -82,5 +84,6 @@ void test_data(void);
 void test_life(void);
 void test_device(void);
 void test_coherence(void);
+void test_early(void);
 
 #endif

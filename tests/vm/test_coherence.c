@@ -136,6 +136,8 @@ void test_coherence(void)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	r = rig_new("coherence");
 	run("honest", false);
+	rig_early(r);
+	run("early", false);
 	run("careless-seen", true);
 	rig_free(r);
 }

@@ -17,6 +17,7 @@
 
 static struct rig *r;
 static char base[32];
+static const char *kind;
 
 static const char *in(const char *name)
 {
@@ -252,7 +253,7 @@ static void run_one(const struct mutation *m)
 	}
 	for (int i = 0; i < N_NODES; i++)
 		close(handle[i]);
-	snprintf(path, sizeof(path), "mutation-%s", m->name);
+	snprintf(path, sizeof(path), "mutation%s-%s", kind, m->name);
 	result(good, path, "after it:%s", text);
 }
 
@@ -302,9 +303,12 @@ static void test_under_way(void)
 	close(fd);
 }
 
-void test_mutations(void)
+static void all_mutations(bool early)
 {
+	kind = early ? "-early" : "";
 	r = rig_new("mutations");
+	if (early)
+		rig_early(r);
 	for (size_t i = 0; i < sizeof(mutations) / sizeof(mutations[0]); i++) {
 		make_tree(i);
 		run_one(&mutations[i]);
@@ -313,4 +317,10 @@ void test_mutations(void)
 		"the word of everything is %llx", (unsigned long long)rig_all(r));
 	test_under_way();
 	rig_free(r);
+}
+
+void test_mutations(void)
+{
+	all_mutations(false);
+	all_mutations(true);
 }

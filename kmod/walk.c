@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Names and attributes that the driver has, and may keep no longer: where a handler says the same of
+ * them, they are still good, and no request is made. All else is left to the driver, which makes one.
+ * Nothing here sleeps.
+ */
+#include <linux/cred.h>
+#include <linux/dcache.h>
+#include <linux/jiffies.h>
+#include <linux/namei.h>
+#include <linux/posix_acl.h>
+#include <linux/stat.h>
+#include <linux/user_namespace.h>
+
+#include "kmod.h"
+
+#ifdef EXTFUSE_HAS_WALK
+
+static const struct extfuse_verdict go_on = { 0, 0 };
+static const struct extfuse_verdict good_name = { 1, 1 };
+static const struct extfuse_verdict filled = { 1, 0 };
+
+struct extfuse_verdict extfuse_revalidate_enter(struct dentry *dentry, unsigned int flags);
+struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *path, struct kstat *stat,
+	u32 mask, unsigned int flags);
+struct extfuse_verdict extfuse_permission_enter(void *idmap, struct inode *inode, int mask);
+
+/* ---- is it what the driver has? ---- */
+
+static bool same_time(struct timespec64 is, u64 sec, u32 nsec)
+{
+	return is.tv_sec == (time64_t)sec && is.tv_nsec == nsec;
+}
+
+static bool same_owner(struct user_namespace *ns, const struct inode *inode,
+	const struct fuse_attr *attr)
+{
+	if (ns == &init_user_ns)
+		return __kuid_val(inode->i_uid) == attr->uid && __kgid_val(inode->i_gid) == attr->gid;
+	return uid_eq(inode->i_uid, make_kuid(ns, attr->uid)) &&
+		gid_eq(inode->i_gid, make_kgid(ns, attr->gid));
+}
+
+/*
+ * Of what the driver uses without asking again. An ACL that it has may be another by now: the driver
+ * drops it, when it asks.
+ */
+static bool same_attr(const struct fuse_conn *fc, const struct inode *inode,
+	const struct fuse_attr *attr)
+{
+	return !((inode->i_mode ^ attr->mode) & (S_IFMT | S_IRWXUGO | S_ISUID | S_ISGID)) &&
+		i_size_read(inode) == attr->size &&
+		same_time(EXTFUSE_CTIME(inode), attr->ctime, attr->ctimensec) &&
+		same_time(EXTFUSE_MTIME(inode), attr->mtime, attr->mtimensec) &&
+		same_owner(EXTFUSE_USER_NS(fc), inode, attr) &&
+		is_uncached_acl(READ_ONCE(inode->i_acl)) &&
+		is_uncached_acl(READ_ONCE(inode->i_default_acl));
+}
+
+/* What the driver has taken for bad is not in the table of inodes any more. */
+static bool in_use(const struct inode *inode)
+{
+	return !hlist_unhashed_lockless(&inode->i_hash);
+}
+
+/* An answer that the driver may keep is for the driver. */
+static bool same_node(const struct fuse_conn *fc, const struct inode *inode,
+	const struct fuse_entry_out *entry)
+{
+	return inode && EXTFUSE_NODEID(inode) == entry->nodeid &&
+		inode->i_generation == (u32)entry->generation && in_use(inode) &&
+		!IS_AUTOMOUNT(inode) && !(entry->attr.flags & FUSE_ATTR_SUBMOUNT) &&
+		!entry->entry_valid && !entry->entry_valid_nsec &&
+		!entry->attr_valid && !entry->attr_valid_nsec && same_attr(fc, inode, &entry->attr);
+}
+
+static bool same_name(const struct fuse_conn *fc, const struct extfuse_request *req,
+	const struct inode *inode)
+{
+	const struct fuse_entry_out *entry = (const void *)req->out;
+
+	if (req->error || !entry->nodeid)
+		return !inode && (!req->error || req->error == -ENOENT);
+	return same_node(fc, inode, entry);
+}
+
+/* ---- names ---- */
+
+/* The caller has no reference, and the name changes at any time. */
+static bool still_good(struct extfuse_context *ctx, const struct dentry *dentry)
+{
+	unsigned int seq = raw_seqcount_begin(&dentry->d_seq);
+	const struct inode *inode = d_inode_rcu(dentry);
+	const struct inode *dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
+	const struct fuse_in_arg name = { READ_ONCE(dentry->d_name.len), READ_ONCE(dentry->d_name.name) };
+	const struct extfuse_request *req;
+
+	/* Only of one state are these one name. */
+	if (!dir || read_seqcount_retry(&dentry->d_seq, seq))
+		return false;
+	req = extfuse_foresee(ctx, FUSE_LOOKUP, EXTFUSE_NODEID(dir), name,
+		sizeof(struct fuse_entry_out));
+	if (!req || !same_name(ctx->fc, req, inode) || read_seqcount_retry(&dentry->d_seq, seq))
+		return false;
+	extfuse_count(ctx, FUSE_LOOKUP, hits);
+	return true;
+}
+
+/*
+ * In place of the driver's function; `flags` are those of a walk. Where it is left to the driver in an
+ * RCU walk, it comes here once more without: that is the same question, and not asked twice.
+ */
+struct extfuse_verdict extfuse_revalidate_enter(struct dentry *dentry, unsigned int flags)
+{
+	const struct fuse_mount *fm = dentry->d_sb->s_fs_info;
+	struct extfuse_context *ctx;
+	bool good;
+
+	if (!(flags & LOOKUP_RCU) || !extfuse_kind_of(fm->fc) ||
+	    flags & (LOOKUP_EXCL | LOOKUP_REVAL | LOOKUP_RENAME_TARGET) ||
+	    time_after_eq64((u64)(unsigned long)READ_ONCE(dentry->d_fsdata), get_jiffies_64()))
+		return go_on;
+	preempt_disable();
+	ctx = extfuse_find(fm->fc);
+	good = ctx && still_good(ctx, dentry);
+	preempt_enable();
+	return good ? good_name : go_on;
+}
+
+/* ---- attributes ---- */
+
+/* Whom the driver lets in for sure. */
+static bool allowed(const struct fuse_conn *fc)
+{
+	const struct cred *cred = current_cred();
+	kuid_t uid = EXTFUSE_USER(fc);
+	kgid_t gid = EXTFUSE_GROUP(fc);
+
+	if (EXTFUSE_ALLOW_OTHER(fc))
+		return EXTFUSE_USER_NS(fc) == &init_user_ns || current_in_userns(EXTFUSE_USER_NS(fc));
+	return uid_eq(cred->euid, uid) && uid_eq(cred->suid, uid) && uid_eq(cred->uid, uid) &&
+		gid_eq(cred->egid, gid) && gid_eq(cred->sgid, gid) && gid_eq(cred->gid, gid);
+}
+
+/* It may no longer go by what it has. */
+static bool outdated(const struct inode *inode, u32 mask)
+{
+	return EXTFUSE_INVAL_MASK(inode) & mask || time_before64(EXTFUSE_I_TIME(inode), get_jiffies_64());
+}
+
+/* The attributes, where those that the driver has are the same. */
+static const struct fuse_attr *same_as_answered(struct extfuse_context *ctx, const struct inode *inode)
+{
+	static const struct fuse_getattr_in in;
+	u64 nodeid = EXTFUSE_NODEID(inode);
+	const struct fuse_entry_out *entry = extfuse_recall(ctx, nodeid);
+	const struct extfuse_request *req;
+	const struct fuse_attr_out *out;
+
+	if (entry)
+		return !entry->attr_valid && !entry->attr_valid_nsec &&
+			same_attr(ctx->fc, inode, &entry->attr) ? &entry->attr : NULL;
+	req = extfuse_foresee(ctx, FUSE_GETATTR, nodeid, (struct fuse_in_arg){ sizeof(in), &in },
+		sizeof(*out));
+	if (!req || req->error)
+		return NULL;
+	out = (const void *)req->out;
+	return !out->attr_valid && !out->attr_valid_nsec && same_attr(ctx->fc, inode, &out->attr) ?
+		&out->attr : NULL;
+}
+
+static void fill(const struct inode *inode, const struct fuse_attr *attr, struct kstat *stat)
+{
+	stat->dev = inode->i_sb->s_dev;
+	stat->rdev = inode->i_rdev;
+	stat->ino = attr->ino;
+	stat->mode = (inode->i_mode & S_IFMT) | (attr->mode & S_IALLUGO);
+	stat->nlink = attr->nlink;
+	stat->uid = inode->i_uid;
+	stat->gid = inode->i_gid;
+	stat->size = attr->size;
+	stat->blocks = attr->blocks;
+	stat->blksize = attr->blksize ? 1U << ilog2(attr->blksize) : 1U << inode->i_sb->s_blocksize_bits;
+	stat->atime = (struct timespec64){ attr->atime, attr->atimensec };
+	stat->mtime = EXTFUSE_MTIME(inode);
+	stat->ctime = EXTFUSE_CTIME(inode);
+}
+
+static const struct fuse_conn *conn_of(const struct inode *inode)
+{
+	return ((const struct fuse_mount *)inode->i_sb->s_fs_info)->fc;
+}
+
+/* Was anything put for it? Then with preemption disabled. Misses end here, so it comes first. */
+static struct extfuse_context *begin(const struct inode *inode)
+{
+	const struct fuse_conn *fc = conn_of(inode);
+	struct extfuse_context *ctx;
+
+	if (!extfuse_kind_of(fc))
+		return NULL;
+	preempt_disable();
+	ctx = extfuse_find(fc);
+	if (ctx && READ_ONCE(ctx->words[extfuse_node_word(ctx, EXTFUSE_NODEID(inode))].marked))
+		return ctx;
+	preempt_enable();
+	return NULL;
+}
+
+/* False: it is for the driver. `stat` may be NULL. */
+static bool answer(struct extfuse_context *ctx, const struct inode *inode, struct kstat *stat)
+{
+	const struct fuse_attr *attr = allowed(ctx->fc) && in_use(inode) ?
+		same_as_answered(ctx, inode) : NULL;
+
+	if (!attr || attr->atimensec >= NSEC_PER_SEC)
+		return false;
+	if (stat)
+		fill(inode, attr, stat);
+	extfuse_count(ctx, FUSE_GETATTR, hits);
+	return true;
+}
+
+struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *path, struct kstat *stat,
+	u32 mask, unsigned int flags)
+{
+	const struct inode *inode = d_inode(path->dentry);
+	struct extfuse_context *ctx = begin(inode);
+	bool done;
+
+	if (!ctx)
+		return go_on;
+	done = EXTFUSE_PLAIN_IDMAP(idmap) && mask & STATX_BASIC_STATS && !(mask & STATX_BTIME) &&
+		!(flags & AT_STATX_SYNC_TYPE) && outdated(inode, mask) &&
+		!(EXTFUSE_WRITEBACK(ctx->fc) && S_ISREG(inode->i_mode)) && answer(ctx, inode, stat);
+	preempt_enable();
+	return done ? filled : go_on;
+}
+
+/* Also in an RCU walk. */
+struct extfuse_verdict extfuse_permission_enter(void *idmap, struct inode *inode, int mask)
+{
+	struct extfuse_context *ctx = EXTFUSE_PERMISSIONS(conn_of(inode)) ? begin(inode) : NULL;
+	bool done;
+
+	if (!ctx)
+		return go_on;
+	done = EXTFUSE_PLAIN_IDMAP(idmap) && outdated(inode, STATX_MODE | STATX_UID | STATX_GID) &&
+		answer(ctx, inode, NULL);
+	preempt_enable();
+	/* As the driver does with attributes that it has just asked for. */
+	return done ? (struct extfuse_verdict){ 1, generic_permission(idmap, inode, mask) } : go_on;
+}
+
+#endif
