@@ -12,7 +12,7 @@ GROUP_HEADING = 40
 TOP, BOTTOM = 96, 44
 COLUMNS = (("metadata", "xattrs", "latency"), ("data", "applications"))
 COLOURS = {"fuse-extent": "#0060ad", "nopassthrough": "#7db8e8", "passthrough_ll": "#e08214",
-           "ll-xattr": "#f2bc80", "bindfs": "#8c8c8c"}
+           "ll-xattr": "#f2bc80", "bindfs": "#8c8c8c", "remote": "#0060ad", "spill": "#3a9a3a"}
 
 
 def _plain(text):
@@ -59,7 +59,7 @@ def _range(summary):
     return low / 1.25, high * 1.3
 
 
-def _panel(column, index, count, names, low, high, height):
+def _panel(column, index, count, names, low, high, height, base):
     share = 1 / count
     left, right = index * share + 250 / WIDTH, (index + 1) * share - 24 / WIDTH
     script = [
@@ -69,7 +69,7 @@ def _panel(column, index, count, names, low, high, height):
         f"set xrange [{low:.4g}:{high:.4g}]; set yrange [{height - TOP - BOTTOM}:0]",
         "unset label; unset arrow",
         "set arrow from 1, graph 0 to 1, graph 1 nohead lw 1.5 lc rgb '#202020' front",
-        "set label 'native' at 1, graph 1 center offset 0,0.6 font ',9'"]
+        f"set label '{base}' at 1, graph 1 center offset 0,0.6 font ',9'"]
     for y, text in column.labels:
         script.append(f"set label {_quoted(_plain(text))} at graph 0, first {y} right "
                       "offset -0.7,0")
@@ -107,11 +107,16 @@ def _legend(names, height):
     return script
 
 
-def _script(summary, names, title):
-    columns = [Column(summary, groups, names) for groups in COLUMNS]
+TICS = (.01, .02, .05, .1, .2, .5, 1, 2, 5, 10)
+FAR_TICS = (.001, .01, .1, 1, 10, 100, 1000)
+
+
+def _script(summary, names, title, base, heading, groups_of_columns):
+    columns = [Column(summary, groups, names) for groups in groups_of_columns]
     columns = [column for column in columns if column.labels]
     height = int(max(column.height for column in columns)) + TOP + BOTTOM
     low, high = _range(summary)
+    tics = FAR_TICS if high > 30 else TICS
     script = [
         "set encoding utf8; set logscale x; set style fill solid noborder; unset key; unset ytics",
         "set border 1 lc rgb '#808080'; set bars 0.5; set xtics nomirror",
@@ -123,18 +128,17 @@ def _script(summary, names, title):
                        for y, c in column.bars[name]]
             script.append("END")
     script.append("set multiplot")
-    script += ["set label 90 " + _quoted("{/:Bold=15 Speed as a ratio to the plain directory}") +
+    script += ["set label 90 " + _quoted("{/:Bold=15 " + heading + "}") +
                f" at screen {40 / WIDTH:.4f}, screen {1 - 22 / height:.4f} left",
-               "set label 91 " + _quoted("1 = native, longer is faster; median of the rounds, "
+               "set label 91 " + _quoted(f"1 = {base}, longer is faster; median of the rounds, "
                                          "whiskers: lowest and highest round. " + _plain(title)) +
                f" at screen {40 / WIDTH:.4f}, screen {1 - 46 / height:.4f} left font ',9'"]
     script += _legend(names, height)
     script += ["unset border; unset xtics; unset grid", "set xrange [1:2]; set yrange [0:1]",
                "plot NaN notitle", "unset label; unset object", "set border 1; set grid xtics",
-               "set xtics nomirror ('.01' .01, '.02' .02, '.05' .05, '.1' .1, '.2' .2, '.5' .5, "
-               "'1' 1, '2' 2, '5' 5, '10' 10)"]
+               "set xtics nomirror (" + ", ".join(f"'{f'{at:g}'.removeprefix('0')}' {at}" for at in tics) + ")"]
     for index, column in enumerate(columns):
-        script += _panel(column, index, len(columns), names, low, high, height)
+        script += _panel(column, index, len(columns), names, low, high, height, base)
     script.append("unset multiplot")
     return script, height
 
@@ -145,7 +149,19 @@ def draw(summary, systems, title, stem):
     anything = any(c for row in summary for c in row["systems"].values())
     if not shutil.which("gnuplot") or not anything:
         return []
-    script, height = _script(summary, names, title)
+    return _draw(summary, names, title, stem, "native", "Speed as a ratio to the plain directory", COLUMNS)
+
+
+def draw_far(summary, names, title, stem):
+    """The same as ratios to sshfs, a column for each delay."""
+    if not shutil.which("gnuplot"):
+        return []
+    delays = dict.fromkeys(row["group"] for row in summary)
+    return _draw(summary, names, title, stem, "sshfs", "Speed as a ratio to sshfs", [(delay,) for delay in delays])
+
+
+def _draw(summary, names, title, stem, base, heading, columns):
+    script, height = _script(summary, names, title, base, heading, columns)
     return _run(script, WIDTH, height, stem)
 
 
@@ -195,5 +211,31 @@ def draw_pauses(sizes, title, stem):
                   f"lc rgb '{colour}' notitle",
                   f"$size{number} using 1:2 with steps lw 2 lc rgb '{colour}' title "
                   f"'{sample['inodes']} inodes (dashed: fork and exit of that size)'"]
+    script.append("plot " + ", ".join(plots))
+    return _run(script, 1000, 560, stem)
+
+
+# ---- instructions ----
+
+COST_COLOURS = ("#b0b0b0", "#e08214", "#3a9a3a", "#0060ad", "#7db8e8")
+
+
+def draw_costs(costs, kinds, title, stem):
+    """Instructions of each call as a share of those without a cache: writes stem.svg and stem.png."""
+    rows = [(call, cost) for call, cost in costs.items() if cost.get("off")]
+    if not shutil.which("gnuplot") or not rows:
+        return []
+    script = [f"set title {_quoted('instructions, where those without a cache are 1: ' + title)} noenhanced",
+              "set style data histogram; set style histogram clustered gap 2",
+              "set style fill solid noborder; set grid ytics; set key top right horizontal",
+              "set logscale y 10; set yrange [0.01:2]",
+              "set ytics ('.01' .01, '.02' .02, '.05' .05, '.1' .1, '.2' .2, '.5' .5, '1' 1)",
+              "$costs << EOD"]
+    for call, cost in rows:
+        shares = (f"{cost[kind] / cost['off']:.4g}" if kind in cost else "NaN" for kind in kinds)
+        script.append(f"{call} " + " ".join(shares))
+    script.append("EOD")
+    plots = [f"$costs using {number + 2}:xtic(1) lc rgb '{colour}' title '{kind}'"
+             for number, (kind, colour) in enumerate(zip(kinds, COST_COLOURS))]
     script.append("plot " + ", ".join(plots))
     return _run(script, 1000, 560, stem)

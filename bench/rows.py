@@ -74,6 +74,8 @@ def _data():
     for name, label, operation, block, size, quick, more in (
             ("seq-read-128k", "read 128k", "read", 128 * KIB, 256, 64, {}),
             ("seq-read-1m", "read 1M", "read", MIB, 256, 64, {}),
+            ("known-read-128k", "read 128k, read before", "read-known", 128 * KIB, 256, 64, {}),
+            ("known-read-1m", "read 1M, read before", "read-known", MIB, 256, 64, {}),
             ("seq-write-128k", "write 128k", "write", 128 * KIB, 256, 64, {}),
             ("seq-write-1m", "write 1M", "write", MIB, 256, 64, {}),
             ("rand-read-4k", "random read 4k", "read-random", 4 * KIB, 40, 10, {}),

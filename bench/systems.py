@@ -155,8 +155,8 @@ def build_passthrough_ll(scratch):
     return (program, None) if not built.returncode else (None, built.stderr.splitlines()[0])
 
 
-def served(program, name, options="", groups=None):
-    return System(name, [program, "passthrough:{src}", "{mnt}", "-f", "-o", "allow_other" + options],
+def served(program, name, options="", groups=None, backend="passthrough"):
+    return System(name, [program, backend + ":{src}", "{mnt}", "-f", "-o", "allow_other" + options],
                   groups)
 
 
@@ -171,6 +171,9 @@ def all_systems(scratch, program):
     if program:
         systems.append(served(program, "fuse-extent"))
         systems.append(served(program, "nopassthrough", ",nopassthrough", {"data"}))
+        # its temporary files have no names
+        systems.append(served(program, "spill", ",spill_dir={src}", {"data", "applications"},
+                              "spill:passthrough"))
     else:
         missing.append("fuse-extent: no programs/fuse-extent here; name one by --program")
     peer, reason = build_passthrough_ll(scratch)

@@ -71,11 +71,53 @@ static void write_random(struct client *c, unsigned long i)
 	write_block(c, c->order[i]);
 }
 
+/* One block of each MiB, so that nothing that is read with it is asked for. */
+static void scattered_for_read(struct client *c)
+{
+	int fd = openat(c->backing, DATA, O_CREAT | O_EXCL | O_WRONLY, 0644);
+
+	if (fd < 0 || ftruncate(fd, (off_t)c->count << 20) || close(fd))
+		die("create %s", DATA);
+	open_data(c, O_RDONLY);
+}
+
+static void read_scattered(struct client *c, unsigned long i)
+{
+	if (pread(c->fd, c->buffer, c->block, (off_t)c->order[i] << 20) != (ssize_t)c->block)
+		die("read at %lu MiB", c->order[i]);
+}
+
+static void end_scattered(struct client *c)
+{
+	if (close(c->fd) || unlink(DATA))
+		die("remove %s", DATA);
+}
+
 static void warm_for_read(struct client *c)
 {
 	existing_for_read(c);
 	for (unsigned long i = 0; i < c->count; i++)
 		read_block(c, i);
+}
+
+/* Opened once more, after all of it was read; not zeros, which a file system may keep as holes. */
+static void known_for_read(struct client *c)
+{
+	int fd;
+
+	fill_data(c);
+	fd = openat(c->backing, DATA, O_WRONLY);
+	memset(c->buffer, 'x', c->block);
+	for (unsigned long i = 0; i < c->count; i++)
+		if (fd < 0 || pwrite(fd, c->buffer, c->block, (off_t)(i * c->block)) != (ssize_t)c->block)
+			die("fill %s", DATA);
+	close(fd);
+	open_data(c, O_RDONLY);
+	for (unsigned long i = 0; i < c->count; i++)
+		read_block(c, i);
+	if (close(c->fd))
+		die("close %s", DATA);
+	open_data(c, O_RDONLY);
 }
 
 static void existing_mapped(struct client *c)
@@ -107,6 +149,8 @@ const struct operation data_operations[] = {
 	{ "read", existing_for_read, read_block, end_data, true },
 	{ "write", new_for_write, write_block, end_data, true },
 	{ "read-random", existing_for_read, read_random, end_data, true },
+	{ "read-scattered", scattered_for_read, read_scattered, end_scattered, true },
+	{ "read-known", known_for_read, read_block, end_data, true },
 	{ "read-warm", warm_for_read, read_random, end_data, true },
 	{ "write-random", existing_for_write, write_random, end_data, true },
 	{ "mmap-read", existing_mapped, copy_mapped, end_data, true },

@@ -71,6 +71,17 @@ static void create(struct client *c, unsigned long i)
 		die("create %s", c->names[i]);
 }
 
+static void small_file(struct client *c, unsigned long i)
+{
+	int fd = open(c->names[i], O_CREAT | O_EXCL | O_WRONLY, 0644);
+
+	if (fd < 0)
+		die("create %s", c->names[i]);
+	write_zeros(fd, c->names[i], READ_SIZE);
+	if (close(fd))
+		die("close %s", c->names[i]);
+}
+
 static void stat_one(struct client *c, unsigned long i)
 {
 	struct stat st;
@@ -276,6 +287,7 @@ static void command(struct client *c, unsigned long i)
 
 const struct operation metadata_operations[] = {
 	{ "create", NULL, create, remove_files, false },
+	{ "small-file", NULL, small_file, remove_files, false },
 	{ "stat-hot", one_file, stat_one, remove_one, false },
 	{ "stat-cold", files_beneath_mount, stat_next, remove_files, false },
 	{ "absent-new", NULL, absent_next, NULL, false },
