@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* fuse-extentctl COMMAND MOUNTPOINT: asks a running fuse-extent how it is, or to be replaced. */
+/* fuse-extentctl COMMAND MOUNTPOINT: asks a running fuse-extent how it is, what it does, or to be replaced. */
 #include <errno.h>
 #include <getopt.h>
 #include <json-c/json.h>
@@ -16,6 +16,7 @@
 #include "host/host.h"
 #include "programs/control.h"
 #include "programs/statustext.h"
+#include "programs/top.h"
 
 #define ANSWER_MAX	(1 << 20)
 #define UPGRADE_S	60
@@ -59,10 +60,8 @@ static int find_mount(const char *given, struct mount_entry *entry)
 	return EXIT_OK;
 }
 
-static int ask(const char *mountpoint, const struct mount_entry *entry, const char *command, char *answer)
+static int not_asked(const char *mountpoint, int err)
 {
-	int err = control_ask(entry, command, answer, ANSWER_MAX);
-
 	if (err == -ECONNREFUSED)
 		return fail("%s: no server listens; it has ended, or runs in another network namespace",
 			    mountpoint);
@@ -73,6 +72,11 @@ static int ask(const char *mountpoint, const struct mount_entry *entry, const ch
 	if (err)
 		return fail("%s: asking the server: %s", mountpoint, strerror(-err));
 	return EXIT_OK;
+}
+
+static int ask(const char *mountpoint, const struct mount_entry *entry, const char *command, char *answer)
+{
+	return not_asked(mountpoint, control_ask(entry, command, answer, ANSWER_MAX));
 }
 
 /* The answer as an object, to be put; NULL after a line that says what is wrong. */
@@ -191,6 +195,7 @@ static int upgrade(const char *mountpoint, const struct mount_entry *entry, char
 struct command {
 	const char *name, *mountpoint, *binary;
 	bool json;
+	struct top_options top;
 };
 
 static int run(const struct command *c)
@@ -204,6 +209,8 @@ static int run(const struct command *c)
 	result = find_mount(c->mountpoint, &entry);
 	if (!result && !strcmp(c->name, "upgrade"))
 		result = upgrade(c->mountpoint, &entry, answer, c->binary);
+	else if (!result && !strcmp(c->name, "top"))
+		result = not_asked(c->mountpoint, top_run(c->mountpoint, &entry, &c->top));
 	else if (!result)
 		result = show_status(c->mountpoint, &entry, answer, c->json);
 	if (fflush(stdout))
@@ -214,11 +221,38 @@ static int run(const struct command *c)
 static void print_usage(FILE *f)
 {
 	fputs("usage: fuse-extentctl status MOUNTPOINT [--json]\n"
+	      "       fuse-extentctl top MOUNTPOINT [--interval SECONDS] [--count N]\n"
 	      "       fuse-extentctl upgrade MOUNTPOINT [--binary PATH]\n\n"
 	      "  status       what the server of MOUNTPOINT does; --json for scripts\n"
+	      "  top          what is asked of the server, what is answered without it, and how long requests\n"
+	      "               take, each SECONDS (1) anew, N times or until it is interrupted\n"
 	      "  upgrade      the server's program is replaced while it serves, by the file that it was\n"
 	      "               started from, or by PATH; where that can not take over, all stays as it is\n"
 	      "  -h, --help, -V, --version\n", f);
+}
+
+/* Seconds from a hundredth to an hour, or a number of tables. */
+static bool number(const char *text, bool seconds, struct top_options *o)
+{
+	char *end;
+	double n = strtod(text, &end);
+
+	if (end == text || *end || !(n >= (seconds ? 0.01 : 1)) || n > (seconds ? 3600 : 1e9))
+		return false;
+	if (seconds)
+		o->interval = n;
+	else
+		o->count = (unsigned)n;
+	return true;
+}
+
+static bool is_known(const struct command *c, bool for_top)
+{
+	if (!strcmp(c->name, "top"))
+		return !c->json && !c->binary;
+	if (!strcmp(c->name, "status"))
+		return !c->binary && !for_top;
+	return !strcmp(c->name, "upgrade") && !c->json && !for_top;
 }
 
 int main(int argc, char **argv)
@@ -226,21 +260,31 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "json", no_argument, NULL, 'j' },
 		{ "binary", required_argument, NULL, 'b' },
+		{ "interval", required_argument, NULL, 'i' },
+		{ "count", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct command command = { 0 };
-	bool known;
+	struct command command = { .top.interval = 1 };
+	bool for_top = false;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "jb:hV", options, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "jb:i:n:hV", options, NULL)) >= 0) {
 		switch (c) {
 		case 'j':
 			command.json = true;
 			break;
 		case 'b':
 			command.binary = optarg;
+			break;
+		case 'i':
+		case 'n':
+			if (!number(optarg, c == 'i', &command.top)) {
+				print_usage(stderr);
+				return EXIT_USAGE;
+			}
+			for_top = true;
 			break;
 		case 'h':
 			print_usage(stdout);
@@ -253,13 +297,11 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	known = argc - optind == 2 && ((!strcmp(argv[optind], "status") && !command.binary) ||
-				       (!strcmp(argv[optind], "upgrade") && !command.json));
-	if (!known) {
+	command.name = argc - optind == 2 ? argv[optind] : "";
+	command.mountpoint = argv[optind + !!*command.name];
+	if (!is_known(&command, for_top)) {
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
-	command.name = argv[optind];
-	command.mountpoint = argv[optind + 1];
 	return run(&command);
 }

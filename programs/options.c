@@ -23,6 +23,7 @@ enum kind {
 	SECONDS,	/* =SEC, decimals allowed, to nanoseconds */
 	BYTES,		/* =N, N K, N M */
 	COUNT,		/* =N */
+	CACHE,		/* =WORD, to an enum fe_cache */
 	IGNORE,		/* a word of mount(8) */
 	REFUSE,		/* `help` says why */
 };
@@ -76,6 +77,9 @@ static const struct row table[] = {
 	{ "max_write", BYTES, MEMBER(max_write), .help = "bytes of one write request" },
 	{ "nopassthrough", SWITCH, MEMBER(nopassthrough),
 	  .help = "file data goes through the server, never past it" },
+	{ "cache", CACHE, MEMBER(cache),
+	  .help = "who answers besides the server: auto, hook, exact, native, off" },
+	{ "cache_size", BYTES, MEMBER(cache_size), .help = "memory of the hook (32M)" },
 	{ "writeback", SWITCH, MEMBER(writeback),
 	  .help = "the kernel caches writes; implies nopassthrough" },
 	{ "norecover", SWITCH, MEMBER(norecover),
@@ -132,7 +136,7 @@ __attribute__((format(printf, 3, 4))) static int fail(struct parser *p, int err,
 
 static bool takes_value(enum kind kind)
 {
-	return kind == SECONDS || kind == BYTES || kind == COUNT;
+	return kind == SECONDS || kind == BYTES || kind == COUNT || kind == CACHE;
 }
 
 static int add_digit(uint64_t *n, char c)
@@ -190,12 +194,30 @@ static int parse_number(const char *s, bool suffix, uint64_t *out)
 	return __builtin_mul_overflow(n, unit, out) ? -ERANGE : 0;
 }
 
+static int set_cache(struct parser *p, unsigned *cache, const char *word)
+{
+	static const char *const words[] = {
+		[FE_CACHE_AUTO] = "auto", [FE_CACHE_HOOK] = "hook", [FE_CACHE_EXACT] = "exact",
+		[FE_CACHE_NATIVE] = "native", [FE_CACHE_OFF] = "off",
+	};
+
+	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(words[i], word))
+			continue;
+		*cache = i;
+		return 0;
+	}
+	return fail(p, -EINVAL, "option cache=%s: must be auto, hook, exact, native or off", word);
+}
+
 static int set_value(struct parser *p, const struct row *row, const char *value)
 {
 	char *member = (char *)&p->o->host + row->member;
 	uint64_t n, min = 1, max = MAX_THREADS;
 	int err;
 
+	if (row->kind == CACHE)
+		return set_cache(p, (unsigned *)member, value);
 	if (row->kind == SECONDS) {
 		err = parse_seconds(value, (uint64_t *)member);
 		if (err == -ERANGE)
@@ -231,7 +253,7 @@ static int apply(struct parser *p, const struct row *row, const char *value)
 		return 0;
 	if (takes_value(row->kind) && (!value || !*value))
 		return fail(p, -EINVAL, "option %s needs a value; write %s=%s", row->name, row->name,
-			    row->kind == SECONDS ? "SEC" : "N");
+			    row->kind == SECONDS ? "SEC" : row->kind == CACHE ? "WORD" : "N");
 	if (!takes_value(row->kind) && value)
 		return fail(p, -EINVAL, "option %s takes no value; leave \"=%s\" out", row->name, value);
 	if (row->root_only && !p->privileged)
@@ -444,7 +466,8 @@ void options_free(struct options *o)
 
 void options_print(FILE *f)
 {
-	static const char *const values[] = { [SECONDS] = "=SEC", [BYTES] = "=N", [COUNT] = "=N" };
+	static const char *const values[] = { [SECONDS] = "=SEC", [BYTES] = "=N", [COUNT] = "=N",
+					       [CACHE] = "=WORD" };
 
 	for (size_t i = 0; i < ROWS; i++) {
 		const struct row *row = &table[i];
