@@ -37,7 +37,7 @@ extern "C" {
 #endif
 
 /* The version of this header. A backend built for another one is refused. Since 0.1. */
-#define FE_BACKEND_ABI 1
+#define FE_BACKEND_ABI 2
 
 /* The symbol of type `const struct fe_backend` that a backend's shared object exports. Since 0.1. */
 #define FE_BACKEND_SYMBOL "fe_backend"
@@ -92,12 +92,13 @@ struct fe_intent {
 	unsigned char data[FE_INTENT_SIZE - 8];
 };
 
-/* One file of any type. record holds node_size bytes, aligned to 8. nodeid is never used twice. */
+/* One file of any type. record holds node_size bytes, aligned to 8. nodeid is never used twice. The counts
+ * are those of when a function was called. */
 struct fe_node {
 	uint64_t nodeid;
 	unsigned char *record;
 	uint32_t writers;	/* handles that are open for writing */
-	uint32_t reserved;
+	uint32_t opens;		/* open files; not of directories */
 };
 
 /* One open file or directory. record holds handle_size bytes, aligned to 8. */
@@ -163,6 +164,13 @@ struct fe_setattr {
 #define FE_OPEN_STREAM		(1u << 4)	/* no file position at all */
 #define FE_OPEN_NOFLUSH		(1u << 5)	/* flush() need not be called on close */
 #define FE_OPEN_PARALLEL_WRITES	(1u << 6)	/* direct writes need no inode lock */
+/*
+ * Of a directory. A listing by this handle, from offset 0 to its end, has each name that was there all the
+ * while, whatever came and went; and what it does not have can not be looked up. Then other names are known
+ * to be absent, as long as absent names are kept, and where the module extfuse answers, without a lookup.
+ * Names that come by other ways are told by inval_entry, or not seen before that time is over. Since 0.3.
+ */
+#define FE_OPEN_ALL_NAMES	(1u << 7)
 
 struct fe_open {
 	unsigned char *record;	/* handle_size zeroed bytes to fill; owned as in fe_entry */
@@ -207,9 +215,12 @@ struct fe_release {
 	int flock_unlock;	/* drop the flock of lock_owner */
 };
 
+/* valid: for how long the same may be told again, whatever happens to files meanwhile, in nanoseconds; preset
+ * to 0. Heeded where the module extfuse answers. Since 0.3. */
 struct fe_statfs {
 	uint64_t blocks, bfree, bavail, files, ffree;
 	uint32_t bsize, namelen, frsize;
+	uint64_t valid;
 };
 
 /* ioctl(2) with data of known size. out_size: room on entry, bytes used on return. */
@@ -237,13 +248,28 @@ struct fe_ioctl {
 #define FE_FEAT_RECOVER		(1u << 7)
 /* ... by another program, too: open() heeds fe_open_args.adopted. */
 #define FE_FEAT_ADOPT		(1u << 8)
+/* Attributes come cheap with a listing, and dear one by one: the kernel always asks for both. */
+#define FE_FEAT_READDIRPLUS	(1u << 9)
+/* What access() allows is up to the node and to fe_request's uid and gid, and to each bit of the mask alone:
+ * it may be kept as long as attributes. Not where other groups of the caller count. Since 0.3. */
+#define FE_FEAT_ACCESS_BY_IDS	(1u << 10)
+/* backing_fd() may be asked at any open, and read() and write() come also for files whose descriptor was given:
+ * then the module extfuse passes data through where the driver can not (before Linux 6.9). Since 0.3. */
+#define FE_FEAT_PASSTHROUGH_MIXED (1u << 11)
 
-/* What open() tells of the file system. The root node's record is in root.record. */
+/*
+ * What open() tells of the file system. The root node's record is in root.record.
+ * table: what is called from now on in place of the table that open() was found in, for a backend whose
+ * record sizes and functions depend on what it stacks upon; valid until close(). NULL: that table.
+ */
 struct fe_root {
 	struct fe_entry root;
 	uint32_t features;
 	uint32_t max_stack_depth; /* of what lies below, for FUSE_PASSTHROUGH; 1 fits most */
 	uint64_t time_gran;	/* of time stamps, in nanoseconds; 0 or 1 for exact */
+	/* How far the kernel is to read ahead, in bytes, where root mounts; 0: what it does by itself. */
+	uint64_t read_ahead;
+	const struct fe_backend *table;
 };
 
 /*
@@ -315,11 +341,29 @@ struct fe_services {
 	void *(*record_new)(void *host, struct fe_table *t, const void *bytes);
 	void (*record_free)(void *host, struct fe_table *t, void *record);
 	int (*record_each)(void *host, struct fe_table *t, int (*fn)(void *arg, void *record), void *arg);
+
+	/*
+	 * Whether the file system is no longer mounted: nobody takes an answer any more. What a backend
+	 * waits for without end it gives up then, within seconds. Since 0.2.
+	 */
+	int (*ended)(void *host);
+
+	/*
+	 * A thread of the backend's own begins and ends to work: with descriptors, records or files. What a dead
+	 * process left open is closed, and a successor begins, when none does. Each enter has its leave. Not in
+	 * the backend's functions, which are called by the host's threads. Since 0.2.
+	 */
+	void (*helper_enter)(void *host);
+	void (*helper_leave)(void *host);
 };
 
-/* An inner backend: call its functions with `priv` in place of your own. Owned by the host. */
+/*
+ * An inner backend: call its functions with `priv` in place of your own. Owned by the host. Its services
+ * are those of the outer one: so a record of the outer one begins with that of the inner one, and the keys
+ * are the same.
+ */
 struct fe_inner {
-	const struct fe_backend *backend;
+	const struct fe_backend *backend;	/* the table to call */
 	void *priv;
 	struct fe_root root;
 };
@@ -347,6 +391,7 @@ struct fe_open_args {
 	int adopted;
 	/* Each fd_put and fd_take costs a message to the service manager: put what has to be, and no more. */
 	int stored;
+	uint64_t negative_valid;	/* how long absent names are kept, in nanoseconds. Since 0.3 */
 };
 
 /*
@@ -452,6 +497,13 @@ struct fe_backend {
 	int (*backing_fd)(void *b, struct fe_node *node, struct fe_handle *handle);
 	void (*backing_begin)(void *b);
 	void (*backing_end)(void *b);
+
+	/*
+	 * The handle is counted in node->opens, and in node->writers, from now on; not called where the
+	 * process died before, nor where release() followed at once. For a backend that has to tell files
+	 * that nobody has open from those that somebody is opening. Since 0.2.
+	 */
+	void (*opened)(void *b, struct fe_node *node, struct fe_handle *handle);
 
 	/* Directories. Without opendir, readdir() is called with a NULL handle. */
 	int (*opendir)(void *b, const struct fe_request *req, struct fe_node *node, uint32_t flags,

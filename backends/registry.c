@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "backends/passthrough/passthrough.h"
 #include "host/host.h"
+
+extern const struct fe_backend passthrough_backend, remote_backend, spill_backend;
 
 const struct fe_backend *const fe_builtin_backends[] = {
 	&passthrough_backend,
+	&remote_backend,
+	&spill_backend,
 	NULL,
 };

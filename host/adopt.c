@@ -22,7 +22,7 @@ static uint64_t asked(const struct fe_host_options *o)
 	uint64_t hash = hash_text(0xcbf29ce484222325u, o->source);
 
 	hash = hash_text(hash_text(hash_text(hash, o->mountpoint), o->backend_options), o->kernel_options);
-	return hash * 2 + !!o->writeback;
+	return (hash * 2 + !!o->writeback) * 8 + o->cache;
 }
 
 void adopt_note(struct fe_host *h, const struct fe_host_options *o)

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 #define NS_PER_S 1000000000u
 
@@ -44,13 +44,14 @@ static struct fe_handle *optional_handle(struct call *c, bool given, uint64_t fh
 	return found && found->nodeid == c->node.nodeid ? hd : NULL;
 }
 
-static int64_t attr_reply(struct call *c, const struct statx *st, uint64_t valid)
+static int64_t attr_reply(struct call *c, const struct statx *st, uint64_t valid, uint32_t own)
 {
 	struct fuse_attr_out *out = (void *)c->out;
 
 	memset(out, 0, sizeof(*out));
-	split_ns(valid, &out->attr_valid, &out->attr_valid_nsec);
+	split_ns(driver_valid(c->host, valid), &out->attr_valid, &out->attr_valid_nsec);
 	fill_attr(&out->attr, st);
+	answers_attr(c, out, valid, own);
 	return sizeof(*out);
 }
 
@@ -70,7 +71,7 @@ int64_t op_getattr(struct call *c)
 	uint64_t valid;
 	int err = backend_getattr(c, in->getattr_flags & FUSE_GETATTR_FH, in->fh, &st, &valid);
 
-	return err ? err : attr_reply(c, &st, valid);
+	return err ? err : attr_reply(c, &st, valid, 0);
 }
 
 static struct fuse_sx_time sx_time(const struct statx_timestamp *t)
@@ -89,7 +90,7 @@ int64_t op_statx(struct call *c)
 	if (err)
 		return err;
 	memset(out, 0, sizeof(*out));
-	split_ns(valid, &out->attr_valid, &out->attr_valid_nsec);
+	split_ns(driver_valid(c->host, valid), &out->attr_valid, &out->attr_valid_nsec);
 	out->stat = (struct fuse_statx){
 		.mask = st.stx_mask & (STATX_BASIC_STATS | STATX_BTIME),
 		.blksize = st.stx_blksize,
@@ -153,14 +154,22 @@ int64_t op_setattr(struct call *c)
 	if ((set.valid & FE_SET_SIZE) && set.size > INT64_MAX)
 		return -EINVAL;
 	err = c->host->be->setattr(c->host->priv, &c->req, &c->node, handle, &set, &st, &valid);
-	return err ? err : attr_reply(c, &st, valid);
+	if (!err)
+		answers_mode(c, st.stx_mode);
+	return err ? err : attr_reply(c, &st, valid, EXTFUSE_OWN_NODE);
 }
 
 int64_t op_access(struct call *c)
 {
 	const struct fuse_access_in *in = (const void *)c->arg;
+	int err;
 
-	return c->host->be->access ? c->host->be->access(c->host->priv, &c->req, &c->node, in->mask) : -ENOSYS;
+	if (!c->host->be->access)
+		return -ENOSYS;
+	err = c->host->be->access(c->host->priv, &c->req, &c->node, in->mask);
+	if (!err || err == -EACCES)
+		answers_access(c);
+	return err;
 }
 
 int64_t op_statfs(struct call *c)
@@ -180,6 +189,7 @@ int64_t op_statfs(struct call *c)
 		.blocks = fs.blocks, .bfree = fs.bfree, .bavail = fs.bavail, .files = fs.files, .ffree = fs.ffree,
 		.bsize = fs.bsize, .namelen = fs.namelen, .frsize = fs.frsize,
 	};
+	answers_statfs(c, out, fs.valid);
 	return sizeof(*out);
 }
 

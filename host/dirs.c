@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 struct listing {
 	struct fe_dirfill fill;
@@ -11,6 +11,8 @@ struct listing {
 	size_t used;
 	size_t size;
 	bool plus;
+	bool full;
+	struct reading *reading;
 };
 
 static int64_t plus_entry(struct listing *l, const char *name, const struct fe_entry *given,
@@ -31,7 +33,7 @@ static int64_t plus_entry(struct listing *l, const char *name, const struct fe_e
 		if (err)
 			return err;
 	}
-	return entry_finish(c, &e, out);
+	return entry_finish(c, name, 0, &e, out);
 }
 
 static int listing_add(struct fe_dirfill *fill, const char *name, size_t len, uint64_t ino, unsigned type,
@@ -44,8 +46,10 @@ static int listing_add(struct fe_dirfill *fill, const char *name, size_t len, ui
 	struct fuse_dirent *d = (void *)(at + head);
 	bool dots = (len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.');
 
-	if (size > l->size - l->used)
+	if (size > l->size - l->used) {
+		l->full = true;
 		return 1;
+	}
 	memset(at, 0, size);
 	*d = (struct fuse_dirent){ .ino = ino, .off = next_off, .namelen = (uint32_t)len, .type = type };
 	memcpy((unsigned char *)d + FUSE_NAME_OFFSET, name, len);
@@ -60,6 +64,8 @@ static int listing_add(struct fe_dirfill *fill, const char *name, size_t len, ui
 	}
 	l->used += size;
 	fill->room = l->size - l->used;
+	if (l->reading)
+		reading_add(l->reading, name, len, next_off);
 	return 0;
 }
 
@@ -73,7 +79,7 @@ static int64_t list(struct call *c, bool plus)
 		.plus = plus,
 	};
 	struct fe_handle hd, *handle = NULL;
-	struct handle *found;
+	struct handle *found = NULL;
 	int err;
 
 	if (!c->host->be->readdir)
@@ -85,7 +91,11 @@ static int64_t list(struct call *c, bool plus)
 		handle = &hd;
 	}
 	l.fill.room = l.size;
+	l.reading = handle ? reading_begin(c, found, in->fh, in->offset) : NULL;
 	err = c->host->be->readdir(c->host->priv, &c->req, &c->node, handle, in->offset, &l.fill);
+	answers_accessed(c);
+	if (l.reading)
+		reading_end(c, l.reading, err, !l.used && !l.full);
 	/* What was listed before the error stands: it comes back with the next call. */
 	return err && !l.used ? err : (int64_t)l.used;
 }

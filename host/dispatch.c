@@ -225,7 +225,7 @@ static bool well_formed(struct worker *w, size_t size)
 	return true;
 }
 
-void fill_request(struct call *c)
+static void fill_request(struct call *c)
 {
 	c->req = (struct fe_request){
 		.unique = c->in->unique,
@@ -259,6 +259,7 @@ void call_init(struct call *c, struct worker *w, size_t size)
 	c->arg_size = size - sizeof(*c->in);
 	c->out = w->out + sizeof(struct fuse_out_header);
 	c->out_size = w->out_size - sizeof(struct fuse_out_header);
+	c->stamp = 0;
 	fill_request(c);
 }
 
@@ -266,18 +267,24 @@ void dispatch(struct worker *w, size_t size, bool again)
 {
 	const struct fuse_in_header *in = (const void *)w->in;
 	const struct operation *op;
+	struct writing writing;
 	struct call c;
 	int64_t result;
+	bool ordered;
 
 	AFTER_REQUEST();
 	if (!well_formed(w, size)) {
 		fr_slot_reply(w->slot, 0);
 		return;
 	}
+	/* Before anything that may take its time. */
+	ordered = order_begin(w, &writing);
 	op = in->opcode < OPCODES ? &operations[in->opcode] : NULL;
 	atomic_fetch_add_explicit(&w->host->shared->counts[w->index][op ? in->opcode : OPCODES - 1], 1,
 				  memory_order_relaxed);
 	call_init(&c, w, size);
+	if (w->host->hook)
+		c.stamp = extfuse_stamp(w->host->hook);
 	if (!again)
 		c.note->since = coarse_ns();
 	c.req.again = again;
@@ -285,6 +292,8 @@ void dispatch(struct worker *w, size_t size, bool again)
 	c.req.intent = w->host->recovers ? intent_of(w->slot) : NULL;
 	FR_STEP();
 	result = run(&c, op);
+	if (ordered)
+		order_end(w->host, &writing);
 	FR_STEP();
 	w->answered = now_ns();
 	if (w->host->opt.debug)

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <fcntl.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 /* Flags that the kernel has dealt with itself and that a second open must not repeat. */
 #define DONE_BY_KERNEL (O_CREAT | O_EXCL | O_NOCTTY | O_CLOEXEC)
@@ -77,12 +77,13 @@ int64_t op_opendir(struct call *c)
 	return err ? err : open_finish(c, &c->node, &o, true, in->flags, (void *)c->out);
 }
 
-static int64_t created(struct call *c, struct fe_entry *e, struct fe_open *o, uint32_t flags)
+static int64_t created(struct call *c, const char *name, struct fe_entry *e, struct fe_open *o,
+		       uint32_t flags)
 {
 	struct fuse_entry_out *entry = (void *)c->out;
 	struct fuse_open_out *open = (void *)(entry + 1);
 	struct fe_node node;
-	int64_t n = entry_finish(c, e, entry);
+	int64_t n = entry_finish(c, name, EXTFUSE_OWN_NAME, e, entry);
 	int err;
 
 	if (n < 0) {
@@ -125,7 +126,7 @@ int64_t op_create(struct call *c)
 	open_begin(c, &o);
 	err = c->host->be->create(c->host->priv, &c->req, &c->node, name, in->flags, in->mode,
 				  io_flags(in->open_flags), &e, &o);
-	return err ? err : created(c, &e, &o, in->flags);
+	return err ? err : created(c, name, &e, &o, in->flags);
 }
 
 int64_t op_tmpfile(struct call *c)
@@ -141,7 +142,7 @@ int64_t op_tmpfile(struct call *c)
 	entry_begin(c, &e);
 	open_begin(c, &o);
 	err = c->host->be->tmpfile(c->host->priv, &c->req, &c->node, in->flags, in->mode, &e, &o);
-	return err ? err : created(c, &e, &o, in->flags);
+	return err ? err : created(c, NULL, &e, &o, in->flags);
 }
 
 void undo_open(struct call *c, size_t size)
@@ -184,6 +185,7 @@ int64_t op_read(struct call *c)
 	const struct fuse_read_in *in = (const void *)c->arg;
 	struct fe_handle hd, *handle;
 	size_t size = in->size < c->out_size ? in->size : c->out_size;
+	ssize_t n;
 	int err = file_handle(c, in->fh, &hd, &handle);
 
 	if (err)
@@ -192,7 +194,27 @@ int64_t op_read(struct call *c)
 		return -ENOSYS;
 	if (in->offset > INT64_MAX)
 		return -EINVAL;
-	return c->host->be->read(c->host->priv, &c->req, &c->node, handle, c->out, size, in->offset);
+	order_read(c->host, c->node.nodeid, in->offset, size);
+	n = c->host->be->read(c->host->priv, &c->req, &c->node, handle, c->out, size, in->offset);
+	answers_accessed(c);
+	return n;
+}
+
+/* Of what it writes back from its cache the kernel does not look at how much was written: all, or an error. */
+static ssize_t write_back(struct call *c, struct fe_handle *handle, const unsigned char *data, size_t size,
+			  uint64_t off, uint32_t flags)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = c->host->be->write(c->host->priv, &c->req, &c->node, handle, data + done, size - done,
+					       off + done, flags);
+
+		if (n <= 0)
+			return n ? n : -EIO;
+		done += (size_t)n;
+	}
+	return (ssize_t)size;
 }
 
 int64_t op_write(struct call *c)
@@ -217,7 +239,9 @@ int64_t op_write(struct call *c)
 		flags |= FE_IO_CACHE;
 	else if (in->flags & O_APPEND)
 		flags |= FE_IO_APPEND;
-	n = c->host->be->write(c->host->priv, &c->req, &c->node, handle, data, in->size, in->offset, flags);
+	n = flags & FE_IO_CACHE ?
+		write_back(c, handle, data, in->size, in->offset, flags) :
+		c->host->be->write(c->host->priv, &c->req, &c->node, handle, data, in->size, in->offset, flags);
 	if (n < 0)
 		return n;
 	*out = (struct fuse_write_out){ .size = (uint32_t)n };

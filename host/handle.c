@@ -31,18 +31,18 @@ struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_ha
 
 static void passthrough_off(struct fe_host *h, const char *reason)
 {
-	passthrough_set(h, false, reason);
+	passthrough_set(h, PASSES_NOTHING, reason);
 	fe_log(LOG_WARNING, "files are read and written through the server: %s", reason);
 }
 
-/* A backing id for a node's first open, or -1. */
+/* A backing id for a node's first open, or 0. */
 static int32_t backing_open(struct fe_host *h, struct note *note, struct fe_node *node, struct fe_handle *handle)
 {
 	struct fuse_backing_map map = { .fd = h->be->backing_fd(h->priv, node, handle) };
 	int id, err;
 
 	if (map.fd < 0)
-		return -1;
+		return 0;
 	if (h->be->backing_begin)
 		h->be->backing_begin(h->priv);
 	note->backing_pending = 1;
@@ -59,13 +59,47 @@ static int32_t backing_open(struct fe_host *h, struct note *note, struct fe_node
 		passthrough_off(h, "registering a backing file needs CAP_SYS_ADMIN (EPERM)");
 	else if (err != EOPNOTSUPP && err != EMFILE && err != ENFILE)
 		fe_log(LOG_WARNING, "a file is served without passing through: %s", strerror(err));
-	return -1;
+	return 0;
 }
 
 void backing_close(struct fe_host *h, uint32_t id)
 {
 	if (ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_CLOSE, &id) && errno != ENOENT)
 		fe_log(LOG_ERR, "closing backing id %u: %s", id, strerror(errno));
+}
+
+static void backing_mode(struct fr_slot *s, struct node *n, int32_t mode)
+{
+	fr_begin(s);
+	fr_set(s, n->backing_id, -mode);
+	fr_commit(s);
+}
+
+/*
+ * The module has one file for all opens of a node: the first one, until one comes that may do more. Others' data,
+ * and what asks for another way than the file was opened for, comes to the server.
+ */
+static void backing_give(struct fe_host *h, struct fr_slot *s, struct node *n, struct fe_node *node,
+			 struct fe_handle *handle, uint32_t flags)
+{
+	static const int32_t can[O_ACCMODE + 1] = {
+		[O_RDONLY] = PASSED_READS, [O_WRONLY] = PASSED_WRITES, [O_RDWR] = PASSED_READS | PASSED_WRITES,
+	};
+	int32_t has = -n->backing_id, more = can[flags & O_ACCMODE];
+	int fd, err;
+
+	if (flags & (O_DIRECT | O_SYNC | O_DSYNC | O_NOATIME) || more == has || (more & has) != has)
+		return;
+	fd = h->be->backing_fd(h->priv, node, handle);
+	if (fd < 0)
+		return;
+	/* First: so that a successor takes it back whether it was given or not. */
+	backing_mode(s, n, more);
+	err = extfuse_backing(h->hook, node->nodeid, fd);
+	if (err)
+		backing_mode(s, n, has);
+	if (err == -ELOOP)
+		passthrough_off(h, "the source lies on a stacked file system (ELOOP)");
 }
 
 static uint32_t open_flags(uint32_t flags)
@@ -96,13 +130,17 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 	struct node *n = node_of(node);
 	struct fe_node pub = *node;
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(node_open_lock(h, node));
-	bool first = !dir && !n->nopen;
-	int32_t backing = dir ? -1 : n->backing_id;
+	bool first = !dir && !n->nopen, hold;
+	int32_t backing = dir ? 0 : n->backing_id;
 	struct handle *hd;
 
 	if (first)
-		backing = h->shared->passthrough ? backing_open(h, note, &pub, &(struct fe_handle){ .record = o->record })
-						 : -1;
+		backing = h->shared->passthrough != PASSES_DRIVER ? 0 :
+			  backing_open(h, note, &pub, &(struct fe_handle){ .record = o->record });
+	/* Neither what it writes nor that it reads makes a request. */
+	hold = h->hook && !dir && backing > 0;
+	if (hold)
+		extfuse_hold(h->hook, node->nodeid);
 	memset(out, 0, sizeof(*out));
 	out->open_flags = open_flags(o->flags);
 	fr_key_lock(h->nodes, n->hash);
@@ -113,6 +151,8 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 		hd->nodeid = node->nodeid;
 		hd->dir = dir;
 		hd->writes = !dir && (flags & O_ACCMODE) != O_RDONLY;
+		hd->held = hold;
+		hd->all_names = dir && o->flags & FE_OPEN_ALL_NAMES;
 		out->fh = fr_record_id(h->handles, hd);
 		fr_set(s, n->handles, n->handles + 1);
 		fr_set(s, n->writers, n->writers + hd->writes);
@@ -129,6 +169,8 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 	fr_commit(s);
 	fr_key_unlock(h->nodes, n->hash);
 	if (!hd) {
+		if (hold)
+			extfuse_unhold(h->hook, node->nodeid);
 		if (first && backing > 0)
 			backing_close(h, (uint32_t)backing);
 		note->backing_pending = 0;
@@ -139,6 +181,10 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 				  FOPEN_PASSTHROUGH;
 		memcpy((unsigned char *)out + FE_OPEN_OUT_BACKING_ID, &backing, sizeof(backing));
 	}
+	if (!dir && h->shared->passthrough == PASSES_MODULE)
+		backing_give(h, s, n, &pub, &(struct fe_handle){ .fh = out->fh, .record = hd->record }, flags);
+	if (!dir && h->be->opened)
+		h->be->opened(h->priv, &pub, &(struct fe_handle){ .fh = out->fh, .record = hd->record });
 	return 0;
 }
 
@@ -153,6 +199,7 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 	struct fe_node node;
 	struct node *n = hd ? node_at(h, hd, &node) : NULL;
 	pthread_mutex_t *lock;
+	bool held;
 
 	if (!n)
 		return;
@@ -160,10 +207,14 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 		h->be->releasedir(h->priv, req, &node, &pub);
 	else if (!dir && h->be->release)
 		h->be->release(h->priv, req, &node, &pub, how);
+	held = hd->held;
 	s = step_slot(h);
 	note = fr_slot_note(s);
 	lock = node_open_lock(h, &node);
 	pthread_mutex_lock(lock);
+	/* Before the handle ends: then a successor does it again. */
+	if (h->hook && !dir && n->nopen == 1 && n->backing_id < 0)
+		extfuse_backing(h->hook, node.nodeid, -1);
 	fr_key_lock(h->nodes, n->hash);
 	fr_begin(s);
 	fr_set(s, n->handles, n->handles - 1);
@@ -180,6 +231,9 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 	if (note->backing_close)
 		backing_close(h, note->backing_close);
 	note->backing_close = 0;
+	/* A successor counts anew by the handles that there are. */
+	if (held && h->hook)
+		extfuse_unhold(h->hook, node.nodeid);
 	step_slot_done(h);
 }
 

@@ -21,6 +21,15 @@ extern "C" {
 
 struct fe_host;
 
+/* Who answers the kernel's questions besides the server; see extfuse(7). */
+enum fe_cache {
+	FE_CACHE_AUTO = 0,	/* the hook where it can be had, else native */
+	FE_CACHE_HOOK = 1,	/* the hook, and the driver's own caches */
+	FE_CACHE_EXACT = 2,	/* the hook alone */
+	FE_CACHE_NATIVE = 3,	/* the driver's own caches */
+	FE_CACHE_OFF = 4,	/* nobody */
+};
+
 struct fe_host_options {
 	uint32_t struct_size;		/* sizeof(struct fe_host_options) */
 	const char *source;		/* as the mount table shows it: "passthrough:/srv/data" */
@@ -48,6 +57,8 @@ struct fe_host_options {
 	uint64_t hang_limit;		/* nanoseconds in one request until the server is replaced; 0: no limit */
 	int fdstore;			/* the service manager keeps the descriptors, too */
 	int notify;			/* ... and is told how the service is */
+	unsigned cache;			/* an enum fe_cache */
+	unsigned cache_size;		/* bytes that the hook may take, 0: choose */
 };
 
 /*

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "host/internal.h"
+#include "host/answers.h"
 
 /* 7.31 is Linux 5.4; older kernels lay out some requests in another way. */
 #define OLDEST_MINOR	31
@@ -27,7 +27,7 @@ static uint64_t wanted_flags(const struct fe_host *h)
 			FUSE_HAS_EXPIRE_ONLY | FUSE_DIRECT_IO_ALLOW_MMAP;
 
 	if (be->readdir)
-		want |= FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO;
+		want |= FUSE_DO_READDIRPLUS | (features & FE_FEAT_READDIRPLUS ? 0 : FUSE_READDIRPLUS_AUTO);
 	if (!be->open_file)
 		want |= FUSE_NO_OPEN_SUPPORT;
 	if (!be->opendir)
@@ -49,20 +49,19 @@ static uint64_t wanted_flags(const struct fe_host *h)
 	return want;
 }
 
-void passthrough_set(struct fe_host *h, bool on, const char *reason)
+void passthrough_set(struct fe_host *h, enum passes who, const char *reason)
 {
-	h->shared->passthrough = on;
+	h->shared->passthrough = who;
 	snprintf(h->shared->passthrough_reason, sizeof(h->shared->passthrough_reason), "%s", reason);
 }
 
 static void settle_passthrough(struct fe_host *h)
 {
-	if (h->shared->passthrough && !(h->shared->flags & FUSE_PASSTHROUGH))
-		passthrough_set(h, false, "the kernel has no FUSE_PASSTHROUGH (Linux 6.9 is the first)");
+	h->driver_lacks = h->shared->passthrough && !(h->shared->flags & FUSE_PASSTHROUGH);
+	if (h->driver_lacks)
+		passthrough_set(h, PASSES_NOTHING, "the kernel has no FUSE_PASSTHROUGH (Linux 6.9 is the first)");
 	if (h->shared->passthrough)
-		passthrough_set(h, true, "the kernel reads and writes the backing files");
-	else
-		fe_log(LOG_INFO, "files are read and written through the server: %s", h->shared->passthrough_reason);
+		passthrough_set(h, PASSES_DRIVER, "the kernel reads and writes the backing files");
 }
 
 int64_t op_init(struct call *c)
@@ -144,6 +143,14 @@ int handshake(struct fe_host *h)
 			continue;
 		c.arg_size = (size_t)n - sizeof(*c.in);
 		result = op_init(&c);
+		if (result >= 0 && h->shared->proto_minor) {
+			int err = answers_attach(h);
+
+			if (!h->shared->passthrough)
+				fe_log(LOG_INFO, "files are read and written through the server: %s",
+				       h->shared->passthrough_reason);
+			result = err ? err : result;
+		}
 		*head = (struct fuse_out_header){ .unique = c.in->unique, .len = sizeof(*head) };
 		if (result < 0)
 			head->error = (int)result;
@@ -152,7 +159,7 @@ int handshake(struct fe_host *h)
 		if (write(h->shared->fd, out, head->len) < 0)
 			return -errno;
 		if (result < 0)
-			return -EPROTO;
+			return (int)result;
 	}
 	return 0;
 }

@@ -12,6 +12,7 @@
 
 #include "base/fuse_abi.h"
 #include "host/host.h"
+#include "libextfuse/extfuse.h"
 #include "libfuserecover/fuserecover.h"
 
 #ifdef __has_feature
@@ -31,28 +32,30 @@
 #define MAX_WRITE	(1u << 20)	/* fc->max_pages_limit is 256 pages by default */
 #define REQUEST_SIZE	(MAX_WRITE + 4096u)
 #define REPLY_SIZE	(sizeof(struct fuse_out_header) + MAX_WRITE + 4096u)
-#define MAX_WORKERS	64u
 #define ROOT_ID		FUSE_ROOT_ID
 
 /* A node as the host keeps it. Guarded by the lock of its key, where nothing else is said. */
 struct node {
-	uint64_t nlookup;	/* references that the kernel holds */
+	int64_t nlookup;	/* references that the kernel holds, less those that the hook granted */
 	uint32_t hash;
 	uint32_t refs;		/* requests under way in the process ... */
 	uint32_t generation;	/* ... that wrote this last */
 	uint32_t handles;
 	uint32_t writers;	/* handles that are open for writing */
 	uint32_t nopen;		/* open files; with backing_id guarded by open_locks */
-	int32_t backing_id;	/* > 0: passed through until nopen is 0 */
-	uint32_t reserved;
+	int32_t backing_id;	/* > 0: passed through until nopen is 0; < 0: by the module, - enum passed */
+	uint32_t transient;	/* the backend lets its attributes not be kept */
 	unsigned char record[];
 };
+
+enum passed { PASSED_READS = 1, PASSED_WRITES = 2 };
 
 struct handle {
 	uint64_t nodeid;	/* the handle holds it; 0: on its way in or out */
 	uint16_t dir;
 	uint16_t writes;
-	uint32_t reserved;
+	uint16_t held;		/* by extfuse_hold() */
+	uint16_t all_names;	/* a listing by it has all */
 	unsigned char record[];
 };
 
@@ -92,6 +95,9 @@ struct note {
 
 #define BACKING_RING	512	/* more than twice the slots */
 
+/* Who reads and writes files: the server (0), the driver by FUSE_PASSTHROUGH, the module extfuse. */
+enum passes { PASSES_NOTHING = 0, PASSES_DRIVER = 1, PASSES_MODULE = 2 };
+
 /* What a successor finds besides tables and slots. */
 struct shared {
 	int fd;				/* /dev/fuse */
@@ -102,7 +108,7 @@ struct shared {
 	uint32_t proto_minor;		/* agreed 7.x; 0 before INIT */
 	uint32_t max_write;
 	uint64_t flags;			/* agreed FUSE_* init flags */
-	uint32_t passthrough;
+	uint32_t passthrough;		/* an enum passes */
 	char passthrough_reason[96];	/* why not, or what was seen */
 	_Atomic uint64_t interrupted[FR_SLOTS_MAX];	/* unique of the last INTERRUPT for each slot's request */
 	_Atomic uint32_t stops;		/* how often the end was asked for */
@@ -111,6 +117,9 @@ struct shared {
 	_Atomic uint32_t backing_at;
 	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */
 	uint64_t asked;			/* hash of what the mount was asked for with */
+	uint32_t cache_count;		/* descriptors of the hook, 0: it does not run */
+	int cache_fds[EXTFUSE_FDS_MAX];
+	char cache_line[160];		/* which engine runs, and why */
 	_Atomic uint64_t counts[FR_SLOTS_MAX][OPCODES];
 };
 
@@ -171,6 +180,34 @@ struct fe_table {
 
 #define BACKEND_TABLES	8
 
+/* A WRITE that is under way. */
+struct writing {
+	struct writing *next;
+	uint64_t nodeid;
+	uint64_t start, end;
+	uint64_t number;
+};
+
+/* Of the nodes of one stripe. */
+struct order {
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	struct writing *first;
+	uint64_t last;			/* number given */
+};
+
+/* A directory that is being read, by the handle `fh`. */
+struct reading {
+	uint64_t fh;			/* 0: none */
+	uint64_t stamp;
+	uint64_t next;			/* where it goes on */
+	bool busy;
+	_Atomic bool broken;
+	struct extfuse_names names;
+};
+
+#define READINGS	16	/* at a time; of more, the names are not kept */
+
 struct fe_host {
 	struct fe_host_options opt;
 	const struct fe_backend *be;
@@ -180,7 +217,11 @@ struct fe_host {
 	struct fe_inner *inner;
 
 	bool mounted;
+	bool driver_lacks;		/* FUSE_PASSTHROUGH, which was wanted */
 	size_t page;
+
+	struct extfuse *cache;
+	struct extfuse *hook;		/* the same, where that engine runs */
 
 	struct fr *fr;
 	unsigned slots;			/* the last one is the service slot */
@@ -197,12 +238,16 @@ struct fe_host {
 	pthread_mutex_t service_lock;
 	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
 	pthread_mutex_t open_locks[STRIPES];
+	struct order orders[STRIPES];
+	pthread_mutex_t readings_lock;
+	struct reading readings[READINGS];
+	unsigned readings_at;
 
 	struct pool pool;
 	int quit_fd;			/* eventfd, never read: the workers shall end */
 	int wake_fd;			/* eventfd: the monitor shall look */
 	_Atomic bool ended;		/* the connection is gone */
-	bool sweeping;			/* nodes_sweep() has more to look at, */
+	uint64_t sweep_due;		/* ns: when nodes_sweep() goes on, 0: it has seen all; */
 	uint32_t sweep_at;		/* from here on */
 };
 
@@ -218,6 +263,7 @@ struct call {
 	size_t out_size;
 	struct fe_request req;
 	struct fe_node node;		/* of in->nodeid */
+	uint64_t stamp;			/* before the backend was asked; with the hook only */
 };
 
 /* What an operation returns besides the length of its reply or a negative errno. */
@@ -291,8 +337,6 @@ const char *take_string(struct call *c);
 const char *take_name(struct call *c, int *err);
 
 /* locks.c: answers that come later */
-int park(struct call *c, uint64_t *token);
-void unpark(struct fe_host *h, uint64_t token);
 /* In a successor: of a request in slot `index` that is done again from the start. */
 void unpark_of_dead(struct fe_host *h, uint64_t token, unsigned index);
 /* In a successor: what waits is asked for once more. */
@@ -309,6 +353,10 @@ void split_ns(uint64_t ns, uint64_t *sec, uint32_t *nsec);
 int serve_begin(struct fe_host *h, unsigned *unfinished);
 void serve_end(struct fe_host *h);
 
+/* loader.c */
+/* Whether a table is whole and of this version; -ENOEXEC with a line in the log. */
+int backend_check(const char *name, const struct fe_backend *be);
+
 /* stack.c */
 int backend_open(struct fe_host *h);
 void backend_close(struct fe_host *h);
@@ -321,6 +369,16 @@ int keep_table(void *host, const char *name, uint32_t size, uint32_t most, struc
 void *keep_record(void *host, struct fe_table *t, const void *bytes);
 void keep_no_record(void *host, struct fe_table *t, void *record);
 int keep_each(void *host, struct fe_table *t, int (*fn)(void *arg, void *record), void *arg);
+void helper_enter(void *host);
+void helper_leave(void *host);
+
+/* order.c */
+void orders_init(struct fe_host *h);
+/* A request that was just read: whether it is a WRITE, which has to be ended then. */
+bool order_begin(const struct worker *w, struct writing *mine);
+void order_end(struct fe_host *h, struct writing *gone);
+/* Waits for the writes to these bytes that came before. */
+void order_read(struct fe_host *h, uint64_t nodeid, uint64_t start, uint64_t size);
 
 /* adopt.c */
 void adopt_note(struct fe_host *h, const struct fe_host_options *o);
@@ -333,8 +391,9 @@ int adopt_store(struct fe_host *h);
 
 /* names.c */
 void entry_begin(struct call *c, struct fe_entry *e);
-/* The entry's nodeid is in `out` when it is counted. */
-int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out);
+/* The entry's nodeid is in `out` when it is counted. name: in c->node, NULL: none; own: EXTFUSE_OWN_*. */
+int64_t entry_finish(struct call *c, const char *name, uint32_t own, struct fe_entry *e,
+		     struct fuse_entry_out *out);
 
 /* handle.c */
 struct handle *handle_get(struct fe_host *h, uint64_t fh, bool dir, struct fe_handle *out);
@@ -345,7 +404,6 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 /* At the end of service: gives back what is still open. */
 void handles_fini(struct fe_host *h);
 void backing_close(struct fe_host *h, uint32_t id);
-void fill_request(struct call *c);
 
 /* recover.c */
 /* Before anything is served: gives back what requests had got when their process died. Returns how many
@@ -358,7 +416,7 @@ int mount_fuse(struct fe_host *h, uint32_t root_mode);
 int unmount_fuse(struct fe_host *h, bool lazy);
 
 /* init.c */
-void passthrough_set(struct fe_host *h, bool on, const char *reason);
+void passthrough_set(struct fe_host *h, enum passes who, const char *reason);
 int64_t op_init(struct call *c);
 int handshake(struct fe_host *h);
 

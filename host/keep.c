@@ -111,3 +111,17 @@ int keep_each(void *host, struct fe_table *t, int (*fn)(void *arg, void *record)
 	(void)host;
 	return fr_table_each(t->records, each_one, &e);
 }
+
+void helper_enter(void *host)
+{
+	struct fe_host *h = host;
+
+	fr_helper_enter(h->fr);
+}
+
+void helper_leave(void *host)
+{
+	struct fe_host *h = host;
+
+	fr_helper_leave(h->fr);
+}

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "host/internal.h"
 
-static int check(const char *name, const struct fe_backend *be)
+int backend_check(const char *name, const struct fe_backend *be)
 {
 	if (be->abi != FE_BACKEND_ABI || be->struct_size != sizeof(*be)) {
 		fe_log(LOG_ERR, "%s was built for version %u of the backend interface (%u bytes), this program has "
@@ -40,7 +40,7 @@ static int load_object(const char *path, const struct fe_backend **out)
 		return -ENOEXEC;
 	}
 	*out = be;
-	return check(path, be);
+	return backend_check(path, be);
 }
 
 int fe_backend_load(const char *name, const struct fe_backend **out)
@@ -50,7 +50,7 @@ int fe_backend_load(const char *name, const struct fe_backend **out)
 	for (const struct fe_backend *const *be = fe_builtin_backends; *be; be++) {
 		if (!strcmp((*be)->name, name)) {
 			*out = *be;
-			return check(name, *be);
+			return backend_check(name, *be);
 		}
 	}
 	fe_log(LOG_ERR, "there is no backend \"%s\"; --help lists them, a shared object is named by its path", name);

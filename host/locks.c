@@ -8,7 +8,7 @@
 #include "host/internal.h"
 #include "libfuserecover/killpoint.h"
 
-int park(struct call *c, uint64_t *token)
+static int park(struct call *c, uint64_t *token)
 {
 	struct fe_host *h = c->host;
 	struct fr_slot *s = c->worker->slot;
@@ -68,7 +68,7 @@ static void parked_drop_node(struct fe_host *h, const struct parked *p)
 		node_put(h, &(struct fe_node){ .nodeid = p->nodeid, .record = n->record });
 }
 
-void unpark(struct fe_host *h, uint64_t token)
+static void unpark(struct fe_host *h, uint64_t token)
 {
 	struct parked p;
 

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 void entry_begin(struct call *c, struct fe_entry *e)
 {
@@ -17,16 +17,20 @@ void entry_begin(struct call *c, struct fe_entry *e)
 	e->attr_valid = c->host->opt.attr_valid;
 }
 
-int64_t entry_finish(struct call *c, struct fe_entry *e, struct fuse_entry_out *out)
+int64_t entry_finish(struct call *c, const char *name, uint32_t own, struct fe_entry *e,
+		     struct fuse_entry_out *out)
 {
 	struct fe_node node;
 
 	memset(out, 0, sizeof(*out));
-	split_ns(e->entry_valid, &out->entry_valid, &out->entry_valid_nsec);
-	split_ns(e->attr_valid, &out->attr_valid, &out->attr_valid_nsec);
+	split_ns(driver_valid(c->host, e->entry_valid), &out->entry_valid, &out->entry_valid_nsec);
+	split_ns(driver_valid(c->host, e->attr_valid), &out->attr_valid, &out->attr_valid_nsec);
 	fill_attr(&out->attr, &e->attr);
-	/* Last: from here on the reply is what the kernel gets. */
-	return node_intern(c, out, &node) ? -ENOMEM : (int64_t)sizeof(*out);
+	/* From here on the reply is what the kernel gets. */
+	if (node_intern(c, out, &node))
+		return -ENOMEM;
+	answers_entry(c, &node, name, own, e, out);
+	return sizeof(*out);
 }
 
 void undo_entry(struct call *c, size_t size)
@@ -49,13 +53,15 @@ int64_t op_lookup(struct call *c)
 		return err;
 	entry_begin(c, &e);
 	err = h->be->lookup(h->priv, &c->req, &c->node, name, &e);
-	if (err == -ENOENT && h->opt.negative_valid) {
+	if (err == -ENOENT)
+		answers_negative(c, name, 0);
+	if (err == -ENOENT && driver_valid(h, h->opt.negative_valid)) {
 		/* nodeid 0: the kernel may remember that there is no such name */
 		memset(out, 0, sizeof(*out));
 		split_ns(h->opt.negative_valid, &out->entry_valid, &out->entry_valid_nsec);
 		return sizeof(*out);
 	}
-	return err ? err : entry_finish(c, &e, out);
+	return err ? err : entry_finish(c, name, 0, &e, out);
 }
 
 int64_t op_forget(struct call *c)
@@ -95,7 +101,7 @@ int64_t op_mknod(struct call *c)
 	c->req.umask = in->umask;
 	entry_begin(c, &e);
 	err = c->host->be->mknod(c->host->priv, &c->req, &c->node, name, in->mode, in->rdev, &e);
-	return err ? err : entry_finish(c, &e, (void *)c->out);
+	return err ? err : entry_finish(c, name, EXTFUSE_OWN_NAME, &e, (void *)c->out);
 }
 
 int64_t op_mkdir(struct call *c)
@@ -115,7 +121,7 @@ int64_t op_mkdir(struct call *c)
 	c->req.umask = in->umask;
 	entry_begin(c, &e);
 	err = c->host->be->mkdir(c->host->priv, &c->req, &c->node, name, in->mode, &e);
-	return err ? err : entry_finish(c, &e, (void *)c->out);
+	return err ? err : entry_finish(c, name, EXTFUSE_OWN_NAME, &e, (void *)c->out);
 }
 
 int64_t op_symlink(struct call *c)
@@ -131,7 +137,7 @@ int64_t op_symlink(struct call *c)
 		return -ENOSYS;
 	entry_begin(c, &e);
 	err = c->host->be->symlink(c->host->priv, &c->req, &c->node, name, target, &e);
-	return err ? err : entry_finish(c, &e, (void *)c->out);
+	return err ? err : entry_finish(c, name, EXTFUSE_OWN_NAME, &e, (void *)c->out);
 }
 
 int64_t op_link(struct call *c)
@@ -155,7 +161,7 @@ int64_t op_link(struct call *c)
 	entry_begin(c, &e);
 	err = c->host->be->link(c->host->priv, &c->req, &node, &c->node, name, &e);
 	node_put(c->host, &node);
-	return err ? err : entry_finish(c, &e, (void *)c->out);
+	return err ? err : entry_finish(c, name, EXTFUSE_OWN_NAME | EXTFUSE_OWN_NODE, &e, (void *)c->out);
 }
 
 int64_t op_unlink(struct call *c)
@@ -165,7 +171,12 @@ int64_t op_unlink(struct call *c)
 
 	if (err)
 		return err;
-	return c->host->be->unlink ? c->host->be->unlink(c->host->priv, &c->req, &c->node, name) : -ENOSYS;
+	if (!c->host->be->unlink)
+		return -ENOSYS;
+	err = c->host->be->unlink(c->host->priv, &c->req, &c->node, name);
+	if (!err)
+		answers_negative(c, name, EXTFUSE_OWN_NAME);
+	return err;
 }
 
 int64_t op_rmdir(struct call *c)
@@ -175,7 +186,12 @@ int64_t op_rmdir(struct call *c)
 
 	if (err)
 		return err;
-	return c->host->be->rmdir ? c->host->be->rmdir(c->host->priv, &c->req, &c->node, name) : -ENOSYS;
+	if (!c->host->be->rmdir)
+		return -ENOSYS;
+	err = c->host->be->rmdir(c->host->priv, &c->req, &c->node, name);
+	if (!err)
+		answers_negative(c, name, EXTFUSE_OWN_NAME);
+	return err;
 }
 
 static int64_t rename_names(struct call *c, uint64_t newdir, uint32_t flags)
@@ -193,6 +209,8 @@ static int64_t rename_names(struct call *c, uint64_t newdir, uint32_t flags)
 	if (err)
 		return err;
 	err = c->host->be->rename(c->host->priv, &c->req, &c->node, name, &newparent, newname, flags);
+	if (!err)
+		answers_name(c, newdir, newname);
 	node_put(c->host, &newparent);
 	return err;
 }
@@ -219,8 +237,11 @@ int64_t op_readlink(struct call *c)
 {
 	/* The kernel takes one page and puts the terminator itself. */
 	size_t size = c->host->page - 1;
+	ssize_t n;
 
 	if (!c->host->be->readlink)
 		return -ENOSYS;
-	return c->host->be->readlink(c->host->priv, &c->req, &c->node, (char *)c->out, size);
+	n = c->host->be->readlink(c->host->priv, &c->req, &c->node, (char *)c->out, size);
+	answers_link(c, (char *)c->out, n);
+	return n;
 }

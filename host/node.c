@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
 #define MAX_NODES	(1u << 28)
 #define SWEEP		1024	/* at a time, to hold up nobody */
@@ -19,6 +20,7 @@ static void node_public(struct fe_host *h, struct node *n, struct fe_node *out)
 	out->nodeid = fr_record_id(h->nodes, n);
 	out->record = n->record;
 	out->writers = n->writers;
+	out->opens = n->nopen;
 }
 
 pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n)
@@ -42,9 +44,42 @@ static uint32_t *refs_of(struct fe_host *h, struct node *n)
 	return &n->refs;
 }
 
+/* Records of the hook are found by the place in the table. */
+static uint32_t place_of(uint64_t nodeid)
+{
+	return (uint32_t)nodeid;
+}
+
+static int64_t granted(const struct fe_host *h, const struct node *n)
+{
+	uint64_t id;
+
+	if (!h->hook)
+		return 0;
+	id = fr_record_id(h->nodes, n);
+	return (int64_t)extfuse_granted(h->hook, place_of(id), id);
+}
+
+/* How often the kernel knows it. */
+static int64_t known(const struct fe_host *h, const struct node *n)
+{
+	return __atomic_load_n(&n->nlookup, __ATOMIC_RELAXED) + granted(h, n);
+}
+
 static bool held(struct fe_host *h, struct node *n)
 {
-	return n->nlookup || n->handles || *refs_of(h, n);
+	return known(h, n) > 0 || n->handles || *refs_of(h, n);
+}
+
+/* Whether the node ends; from then on the hook grants it no more. Where that is taken back with the step,
+ * it is asked again, and says the same. */
+static bool over(struct fe_host *h, struct node *n)
+{
+	uint64_t id = fr_record_id(h->nodes, n);
+
+	if (n->handles || *refs_of(h, n))
+		return false;
+	return h->hook ? extfuse_forget(h->hook, place_of(id), id, n->nlookup) == 1 : !n->nlookup;
 }
 
 /* What a record in a slot's note owns goes back to the backend. */
@@ -68,9 +103,10 @@ void node_settle(struct fe_host *h, struct fr_slot *s, struct node *n)
 {
 	uint32_t hash = n->hash;
 	struct note *note = fr_slot_note(s);
-	bool over = !held(h, n);
+	bool ends = over(h, n);
 
-	if (over) {
+	FR_STEP();
+	if (ends) {
 		memcpy(note->over.bytes, n->record, h->be->node_size);
 		note->over.id = fr_record_id(h->nodes, n);
 		fr_set(s, note->over.owned, 1);
@@ -79,7 +115,7 @@ void node_settle(struct fe_host *h, struct fr_slot *s, struct node *n)
 	}
 	fr_commit(s);
 	fr_key_unlock(h->nodes, hash);
-	if (over)
+	if (ends)
 		record_drop(h, &note->over);
 }
 
@@ -91,8 +127,8 @@ static int forget_one(void *arg, uint64_t id, void *record)
 	bool was_held, waits;
 
 	fr_key_lock(h->nodes, hash);
-	was_held = n->nlookup;
-	n->nlookup = 0;
+	was_held = known(h, n) > 0;
+	n->nlookup = -granted(h, n);
 	waits = *refs_of(h, n) || n->handles;
 	fr_key_unlock(h->nodes, hash);
 	/* A request that still waits drops it, when the backend is closed at the latest. */
@@ -110,6 +146,7 @@ void nodes_forget(struct fe_host *h)
 static struct node *node_new(struct fe_host *h, struct fr_slot *s, const unsigned char *record, uint32_t hash)
 {
 	struct node *n = fr_alloc_record(s, h->nodes);
+	uint64_t id;
 
 	if (!n)
 		return NULL;
@@ -117,6 +154,10 @@ static struct node *node_new(struct fe_host *h, struct fr_slot *s, const unsigne
 	n->hash = hash;
 	n->nlookup = 1;
 	fr_index_add(s, h->nodes, hash, n);
+	id = fr_record_id(h->nodes, n);
+	/* Where that fails its names are looked up by the server always. */
+	if (h->hook)
+		extfuse_node_new(h->hook, place_of(id), id);
 	return n;
 }
 
@@ -207,6 +248,7 @@ void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t
 {
 	struct fe_node node;
 	struct node *n;
+	int64_t had;
 
 	if (nodeid == ROOT_ID || node_get(h, nodeid, &node)) {
 		*mark = value;
@@ -216,7 +258,9 @@ void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t
 	fr_key_lock(h->nodes, n->hash);
 	fr_begin(s);
 	fr_set(s, *mark, value);
-	fr_set(s, n->nlookup, n->nlookup - (nlookup < n->nlookup ? nlookup : n->nlookup));
+	had = known(h, n);
+	had = had > 0 ? had : 0;
+	fr_set(s, n->nlookup, n->nlookup - (nlookup < (uint64_t)had ? (int64_t)nlookup : had));
 	--*refs_of(h, n);
 	node_settle(h, s, n);
 }
@@ -229,7 +273,7 @@ static int sweep_one(void *arg, uint64_t id, void *record)
 	struct fr_slot *s;
 
 	(void)id;
-	if (__atomic_load_n(&n->nlookup, __ATOMIC_RELAXED) || __atomic_load_n(&n->handles, __ATOMIC_RELAXED))
+	if (known(h, n) > 0 || __atomic_load_n(&n->handles, __ATOMIC_RELAXED))
 		return 0;
 	s = step_slot(h);
 	fr_key_lock(h->nodes, hash);
@@ -251,7 +295,8 @@ static int sweep_one(void *arg, uint64_t id, void *record)
 void nodes_sweep(struct fe_host *h)
 {
 	fr_table_walk(h->nodes, &h->sweep_at, SWEEP, sweep_one, h);
-	h->sweeping = h->sweep_at;
+	if (!h->sweep_at)
+		h->sweep_due = 0;
 }
 
 uint64_t node_of_key(void *host, const void *key)
@@ -263,7 +308,7 @@ uint64_t node_of_key(void *host, const void *key)
 
 	fr_key_lock(h->nodes, hash);
 	n = fr_index_find(h->nodes, hash, key);
-	id = n && n->nlookup ? fr_record_id(h->nodes, n) : 0;
+	id = n && known(h, n) > 0 ? fr_record_id(h->nodes, n) : 0;
 	fr_key_unlock(h->nodes, hash);
 	return id;
 }

@@ -19,11 +19,25 @@ static int notify(struct fe_host *h, int code, struct iovec *iov, int count)
 	return writev(h->shared->fd, iov, count) < 0 ? -errno : 0;
 }
 
+/* The hook first: when the driver asks again, it is not to hear what was true before. */
+static void outdated_node(struct fe_host *h, uint64_t nodeid)
+{
+	if (h->hook)
+		extfuse_outdated_node(h->hook, nodeid);
+}
+
+static void outdated_entry(struct fe_host *h, uint64_t parent, const char *name)
+{
+	if (h->hook)
+		extfuse_outdated_entry(h->hook, parent, name);
+}
+
 int notify_inval_inode(void *host, uint64_t nodeid, int64_t off, int64_t len)
 {
 	struct fuse_notify_inval_inode_out out = { .ino = nodeid, .off = off, .len = len };
 	struct iovec iov[] = { { 0 }, { &out, sizeof(out) } };
 
+	outdated_node(host, nodeid);
 	return notify(host, FUSE_NOTIFY_INVAL_INODE, iov, 2);
 }
 
@@ -43,6 +57,7 @@ int notify_inval_entry(void *host, uint64_t parent, const char *name, int expire
 
 	if (err)
 		return err;
+	outdated_entry(h, parent, name);
 	if (expire_only && h->shared->flags & FUSE_HAS_EXPIRE_ONLY)
 		out.flags = FUSE_EXPIRE_ONLY;
 	out.namelen = (uint32_t)len;
@@ -59,6 +74,8 @@ int notify_delete(void *host, uint64_t parent, uint64_t child, const char *name)
 
 	if (err)
 		return err;
+	outdated_entry(host, parent, name);
+	outdated_node(host, child);
 	out.namelen = (uint32_t)len;
 	iov[2].iov_len = len + 1;
 	return notify(host, FUSE_NOTIFY_DELETE, iov, 3);
@@ -69,5 +86,8 @@ int notify_store(void *host, uint64_t nodeid, uint64_t off, const void *data, si
 	struct fuse_notify_store_out out = { .nodeid = nodeid, .offset = off, .size = (uint32_t)len };
 	struct iovec iov[] = { { 0 }, { &out, sizeof(out) }, { (void *)data, len } };
 
-	return len > MAX_WRITE ? -EINVAL : notify(host, FUSE_NOTIFY_STORE, iov, 3);
+	if (len > MAX_WRITE)
+		return -EINVAL;
+	outdated_node(host, nodeid);
+	return notify(host, FUSE_NOTIFY_STORE, iov, 3);
 }

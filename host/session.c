@@ -11,15 +11,16 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "host/internal.h"
+#include "host/answers.h"
 
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#define CHECKPOINT_LAYOUT 4	/* raise it with each change of a record or of struct shared */
+#define CHECKPOINT_LAYOUT 8	/* raise it with each change of a record or of struct shared */
 #define CLOSE_TRIES	3	/* servers that die of the end, until there is none */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
+#define SWEEP_AFTER_NS	1000000000u	/* one death may follow another, and waits for a helper that is at work */
 
 static bool may_recover(const struct fe_host *h)
 {
@@ -46,6 +47,8 @@ static int copy_options(struct fe_host *h, const struct fe_host_options *o)
 	copy_string(&h->opt.backend_options);
 	copy_string(&h->opt.kernel_options);
 	h->opt.mountpoint = NULL;
+	if (h->opt.cache == FE_CACHE_OFF)
+		h->opt.entry_valid = h->opt.attr_valid = h->opt.negative_valid = 0;
 	return h->opt.source && h->opt.backend && o->mountpoint ? 0 : -EINVAL;
 }
 
@@ -68,15 +71,15 @@ static void settle_options(struct fe_host *h)
 	if (adopted(h))
 		return;
 	if (!(features & FE_FEAT_PASSTHROUGH) || !h->be->backing_fd)
-		passthrough_set(h, false, "the backend has no files that the kernel could use");
+		passthrough_set(h, PASSES_NOTHING, "the backend has no files that the kernel could use");
 	else if (h->opt.writeback)
-		passthrough_set(h, false, "the writeback option excludes it");
+		passthrough_set(h, PASSES_NOTHING, "the writeback option excludes it");
 	else if (h->opt.nopassthrough)
-		passthrough_set(h, false, "switched off by the nopassthrough option");
+		passthrough_set(h, PASSES_NOTHING, "switched off by the nopassthrough option");
 	else if (geteuid())
-		passthrough_set(h, false, "registering a backing file needs root");
+		passthrough_set(h, PASSES_NOTHING, "registering a backing file needs root");
 	else
-		passthrough_set(h, true, "");
+		passthrough_set(h, PASSES_DRIVER, "");
 	h->shared->max_write = h->opt.max_write && h->opt.max_write < MAX_WRITE ? h->opt.max_write : MAX_WRITE;
 	if (h->shared->max_write < h->page)
 		h->shared->max_write = (uint32_t)h->page;
@@ -106,6 +109,10 @@ static void process_reset(void *arg)
 	pthread_mutexattr_destroy(&recursive);
 	for (int i = 0; i < STRIPES; i++)
 		pthread_mutex_init(&h->open_locks[i], NULL);
+	pthread_mutex_init(&h->readings_lock, NULL);
+	for (int i = 0; i < READINGS; i++)
+		h->readings[i].fh = h->readings[i].busy = 0;
+	orders_init(h);
 }
 
 static int exec_program(void *arg, const char *program)
@@ -122,6 +129,15 @@ static uint32_t hang_ms(uint64_t ns)
 	uint64_t ms = (ns + 999999) / 1000000;
 
 	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
+static int checkpoint_told(const struct fe_host *h, int err)
+{
+	if (err == -EINVAL && adopted(h))
+		fe_log(LOG_ERR, "the state of the mount is that of another version or of other options");
+	else if (err)
+		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
+	return err;
 }
 
 static int checkpoint_new(struct fe_host *h)
@@ -153,19 +169,21 @@ static int checkpoint_new(struct fe_host *h)
 	if (!err)
 		err = fr_area_new(h->fr, "host", sizeof(*h->shared), (void **)&h->shared);
 	if (!err)
-		err = nodes_init(h);
+		err = fr_table_new(h->fr, "parked", sizeof(struct parked), 0, 0, MAX_PARKED, &h->parked);
+	if (!err && !adopted(h))
+		h->shared->fd = h->shared->control_fd = -1;
+	return checkpoint_told(h, err);
+}
+
+/* What a record holds is known when the backend is open. */
+static int tables_new(struct fe_host *h)
+{
+	int err = nodes_init(h);
+
 	if (!err)
 		err = fr_table_new(h->fr, "handles", (uint32_t)sizeof(struct handle) + h->be->handle_size, 0, 0,
 				   MAX_HANDLES, &h->handles);
-	if (!err)
-		err = fr_table_new(h->fr, "parked", sizeof(struct parked), 0, 0, MAX_PARKED, &h->parked);
-	if (err == -EINVAL && adopted(h))
-		fe_log(LOG_ERR, "the state of the mount is that of another version or of other options");
-	else if (err)
-		fe_log(LOG_ERR, "memory for the state of the mount: %s", strerror(-err));
-	else if (!adopted(h))
-		h->shared->fd = h->shared->control_fd = -1;
-	return err;
+	return checkpoint_told(h, err);
 }
 
 int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
@@ -188,6 +206,8 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 		err = find_mountpoint(h, options->mountpoint);
 	if (!err)
 		err = backend_open(h);
+	if (!err)
+		err = tables_new(h);
 	if (err)
 		goto fail;
 	if (adopted(h))
@@ -201,11 +221,29 @@ int fe_host_new(const struct fe_host_options *options, struct fe_host **out)
 	if (err)
 		goto fail;
 	settle_options(h);
+	err = adopted(h) ? answers_adopt(h) : answers_open(h);
+	if (err)
+		goto fail;
 	*out = h;
 	return 0;
 fail:
 	fe_host_free(h);
 	return err;
+}
+
+/* INIT can make it less only; what the kernel does by itself hides no network. */
+static void read_ahead(const struct fe_host *h)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", h->shared->dev_major, h->shared->dev_minor);
+	f = h->root.read_ahead ? fopen(path, "we") : NULL;
+	if (!f)
+		return;
+	fprintf(f, "%llu", (unsigned long long)(h->root.read_ahead / 1024));
+	if (fclose(f))
+		fe_log(LOG_INFO, "%s: %s; the kernel reads ahead as it does by itself", path, strerror(errno));
 }
 
 static int mount_new(struct fe_host *h)
@@ -214,7 +252,11 @@ static int mount_new(struct fe_host *h)
 
 	if (!err)
 		err = handshake(h);
-	return err ? err : control_open(h);
+	if (!err)
+		err = control_open(h);
+	if (!err)
+		read_ahead(h);
+	return err;
 }
 
 int fe_host_mount(struct fe_host *h)
@@ -262,6 +304,14 @@ static void unmount_asked(struct fe_host *h)
 		fe_log(LOG_ERR, "unmounting %s: %s", h->shared->mountpoint, strerror(-err));
 }
 
+/* In ms for poll(2). */
+static int until_sweep(const struct fe_host *h)
+{
+	uint64_t now = now_ns();
+
+	return !h->sweep_due ? -1 : h->sweep_due > now ? (int)((h->sweep_due - now) / 1000000 + 1) : 0;
+}
+
 /* Answers requests until the connection ends: the main thread of the worker, which is the monitor. */
 static int monitor(struct fe_host *h, unsigned unfinished)
 {
@@ -272,6 +322,7 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 		{ .fd = h->shared->control_fd, .events = POLLIN },
 	};
 	unsigned quiet = 0;
+	bool sweeping;
 	int err;
 
 	fr_helper_enter(h->fr);
@@ -288,7 +339,7 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 			sleep = !pool_watch(h); /* a request that came just before saw it awake */
 		}
 		fr_helper_leave(h->fr);
-		poll(fds, 4, sleep ? -1 : WATCH_MS);
+		poll(fds, 4, sleep ? until_sweep(h) : WATCH_MS);
 		fr_helper_enter(h->fr);
 		if (fds[0].revents)
 			break;
@@ -300,9 +351,10 @@ static int monitor(struct fe_host *h, unsigned unfinished)
 			drain(h->wake_fd);
 		if (fds[3].revents)
 			control_serve(h);
-		if (h->sweeping)
+		sweeping = !until_sweep(h);
+		if (sweeping)
 			nodes_sweep(h);
-		quiet = pool_watch(h) || fds[2].revents || h->sweeping ? 0 : quiet + 1;
+		quiet = pool_watch(h) || fds[2].revents || sweeping ? 0 : quiet + 1;
 	}
 	/* In all processes at once: the next mount may get the same number. */
 	fe_close(h->shared->control_fd);
@@ -317,8 +369,9 @@ int serve_begin(struct fe_host *h, unsigned *unfinished)
 
 	*unfinished = 0;
 	if (!err && fr_generation(h->fr) > 1) {
+		answers_resume(h);
 		*unfinished = recover(h);
-		h->sweeping = true;
+		h->sweep_due = now_ns() + SWEEP_AFTER_NS;
 	}
 	/* The first one may have died before it came to this. */
 	if (!err && !fr_table_used(h->nodes))
@@ -406,6 +459,7 @@ void fe_host_free(struct fe_host *h)
 		backend_close(h);
 	}
 	free(h->root.root.record);
+	answers_close(h);
 	if (h->shared) {
 		fe_close(h->shared->fd);
 		fe_close(h->shared->control_fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The backend of a mount with the one that it stacks upon: opened, given its services, closed. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@ static void service_log(void *host, int level, const char *fmt, ...)
 	va_end(ap);
 }
 
-static int open_one(struct fe_host *h, const struct fe_backend *be, const char *argument,
+static int open_one(struct fe_host *h, const struct fe_backend **be, const char *argument,
 		    const char *options, struct fe_root *root, void **priv)
 {
 	struct fe_open_args args = {
@@ -33,13 +34,28 @@ static int open_one(struct fe_host *h, const struct fe_backend *be, const char *
 		.read_only = !!(h->opt.mount_flags & 1 /* MS_RDONLY */),
 		.adopted = h->opt.checkpoint > 0,
 		.stored = h->opt.fdstore,
+		.negative_valid = h->opt.negative_valid,
 	};
+	int err;
 
 	memset(root, 0, sizeof(*root));
 	root->root.record = calloc(1, RECORD_MAX);
 	if (!root->root.record)
 		return -ENOMEM;
-	return be->open(&args, root, priv);
+	err = (*be)->open(&args, root, priv);
+	if (err || !root->table)
+		return err;
+	*be = root->table;
+	return backend_check((*be)->name, *be);
+}
+
+/* Where all workers wait for the backend, nobody reads that it has ended. */
+static int service_ended(void *host)
+{
+	struct fe_host *h = host;
+	struct pollfd p = { .fd = h->shared->fd };
+
+	return atomic_load(&h->ended) || (poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLNVAL));
 }
 
 /* An inner backend is one like any other: its own record sizes are for the outer one to provide. */
@@ -64,7 +80,7 @@ static int service_open_inner(void *host, const char *source, const char *option
 		return -ENOMEM;
 	err = fe_backend_load(name, &inner->backend);
 	if (!err)
-		err = open_one(h, inner->backend, colon + 1, options, &inner->root, &inner->priv);
+		err = open_one(h, &inner->backend, colon + 1, options, &inner->root, &inner->priv);
 	if (err) {
 		if (inner->priv)
 			inner->backend->close(inner->priv);
@@ -97,6 +113,9 @@ static void services_init(struct fe_host *h)
 		.record_new = keep_record,
 		.record_free = keep_no_record,
 		.record_each = keep_each,
+		.ended = service_ended,
+		.helper_enter = helper_enter,
+		.helper_leave = helper_leave,
 	};
 }
 
@@ -110,7 +129,7 @@ int backend_open(struct fe_host *h)
 		return -EINVAL;
 	}
 	services_init(h);
-	err = open_one(h, h->be, h->opt.argument ? h->opt.argument : "", options, &h->root, &h->priv);
+	err = open_one(h, &h->be, h->opt.argument ? h->opt.argument : "", options, &h->root, &h->priv);
 	if (err)
 		fe_log(LOG_ERR, "%s could not be opened: %s", h->opt.source, strerror(-err));
 	return err;

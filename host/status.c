@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 struct text {
 	char *buf;
@@ -103,6 +103,57 @@ static void put_upgrade(struct text *t, struct fe_host *h)
 	put(t, "}");
 }
 
+static uint64_t asked(const struct extfuse_opcode_figures *f)
+{
+	return f->misses + f->stale + f->refused;
+}
+
+static uint64_t answered(const struct extfuse_opcode_figures *f)
+{
+	return f->hits + f->passthru;
+}
+
+/* "what":{"LOOKUP":5,...} */
+static void put_opcodes(struct text *t, const char *what, const struct extfuse_figures *f,
+			uint64_t (*count)(const struct extfuse_opcode_figures *f))
+{
+	const char *comma = "";
+
+	put(t, ",\"%s\":{", what);
+	for (unsigned op = 0; op < OPCODES; op++) {
+		if (!operations[op].name || !count(&f->opcode[op]))
+			continue;
+		put(t, "%s\"%s\":%llu", comma, operations[op].name,
+		    (unsigned long long)count(&f->opcode[op]));
+		comma = ",";
+	}
+	put(t, "}");
+}
+
+static void put_cache(struct text *t, struct fe_host *h)
+{
+	struct extfuse_figures f;
+	uint64_t hits = 0, all = 0;
+	int err = answers_figures(h, &f);
+
+	put(t, ",\"cache\":{\"engine\":\"%s\",\"why\":", answers_engine(h));
+	put_string(t, h->shared->cache_line);
+	if (err) {
+		put(t, "}");
+		return;
+	}
+	for (unsigned op = 0; op < OPCODES; op++) {
+		hits += answered(&f.opcode[op]);
+		all += answered(&f.opcode[op]) + asked(&f.opcode[op]);
+	}
+	put(t, ",\"hits\":%llu,\"misses\":%llu,\"hit_percent\":%.1f", (unsigned long long)hits,
+	    (unsigned long long)(all - hits), all ? 100.0 * (double)hits / (double)all : 0.0);
+	put(t, ",\"puts\":%llu,\"late_puts\":%llu,\"memory\":%llu}", (unsigned long long)f.puts,
+	    (unsigned long long)f.late, (unsigned long long)f.memory);
+	put_opcodes(t, "cache_hits", &f, answered);
+	put_opcodes(t, "cache_misses", &f, asked);
+}
+
 /* What the last worker that died died of. */
 static void put_death(struct text *t, const struct fr_stats *s)
 {
@@ -158,6 +209,7 @@ ssize_t fe_host_status(struct fe_host *h, char *buf, size_t size)
 	put(&t, ",\"passthrough\":{\"in_use\":%s,\"reason\":", h->shared->passthrough ? "true" : "false");
 	put_string(&t, h->shared->passthrough_reason);
 	put(&t, "}");
+	put_cache(&t, h);
 	if (h->be->status && h->be->status(h->priv, backend, sizeof(backend)) > 0)
 		put(&t, ",\"backend_status\":%s", backend);
 	put(&t, "}\n");

@@ -386,10 +386,20 @@ int pool_start(struct fe_host *h, unsigned unfinished)
 	return err;
 }
 
+/* One that has not ended may be adding another one. */
+static struct worker *worker_at(struct pool *p, unsigned index)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&p->lock);
+
+	return index < p->count ? p->workers[index] : NULL;
+}
+
 void pool_join(struct fe_host *h)
 {
-	for (unsigned i = 0; i < h->pool.count; i++)
-		pthread_join(h->pool.workers[i]->thread, NULL);
+	struct worker *w;
+
+	for (unsigned i = 0; (w = worker_at(&h->pool, i)); i++)
+		pthread_join(w->thread, NULL);
 }
 
 void pool_free(struct fe_host *h)

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "host/internal.h"
+#include "host/answers.h"
 
 /* Both kinds of question: how long is it (size 0), and what is it. */
 static int64_t xattr_reply(struct call *c, uint32_t asked, ssize_t n)
@@ -27,7 +27,9 @@ static size_t value_room(struct call *c, uint32_t asked)
 int64_t op_getxattr(struct call *c)
 {
 	const struct fuse_getxattr_in *in = (const void *)c->arg;
+	size_t room = value_room(c, in->size);
 	const char *name;
+	ssize_t n;
 
 	c->arg += sizeof(*in);
 	c->arg_size -= sizeof(*in);
@@ -36,18 +38,22 @@ int64_t op_getxattr(struct call *c)
 		return -EINVAL;
 	if (!c->host->be->getxattr)
 		return -ENOSYS;
-	return xattr_reply(c, in->size, c->host->be->getxattr(c->host->priv, &c->req, &c->node, name, c->out,
-							      value_room(c, in->size)));
+	n = c->host->be->getxattr(c->host->priv, &c->req, &c->node, name, c->out, room);
+	answers_xattr(c, name, c->out, n, room);
+	return xattr_reply(c, in->size, n);
 }
 
 int64_t op_listxattr(struct call *c)
 {
 	const struct fuse_getxattr_in *in = (const void *)c->arg;
+	size_t room = value_room(c, in->size);
+	ssize_t n;
 
 	if (!c->host->be->listxattr)
 		return -ENOSYS;
-	return xattr_reply(c, in->size, c->host->be->listxattr(c->host->priv, &c->req, &c->node, (char *)c->out,
-							       value_room(c, in->size)));
+	n = c->host->be->listxattr(c->host->priv, &c->req, &c->node, (char *)c->out, room);
+	answers_xattr_list(c, (char *)c->out, n, room);
+	return xattr_reply(c, in->size, n);
 }
 
 int64_t op_setxattr(struct call *c)

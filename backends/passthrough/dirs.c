@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <dirent.h>
 #include <errno.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,14 +16,32 @@
 /* A READDIRPLUS entry is about five times as long as what getdents64 returns for it. */
 #define PLUS_RATIO	5u
 
+/*
+ * Where a position in a directory is that of a name (tmpfs before Linux 6.6 counts names, and one that goes
+ * makes a reader miss another), and what is looked up is what is listed (not so without regard to case, or
+ * while a key is missing).
+ */
+static bool lists_all(int fd)
+{
+	struct statfs fs;
+	int flags;
+
+	if (fstatfs(fd, &fs) || (fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != BTRFS_SUPER_MAGIC))
+		return false;
+	return !ioctl(fd, FS_IOC_GETFLAGS, &flags) && !(flags & (FS_CASEFOLD_FL | FS_ENCRYPT_FL));
+}
+
 int pt_opendir(void *b, const struct fe_request *req, struct fe_node *node, uint32_t flags, struct fe_open *out)
 {
 	int fd = node_open(b, node, O_RDONLY | O_DIRECTORY | (int)(flags & O_NOATIME));
 	struct pt_file *f = (struct pt_file *)out->record;
+	const struct passthrough *pt = b;
 
 	(void)req;
 	if (fd < 0)
 		return fd;
+	if (pt->absences && lists_all(fd))
+		out->flags = FE_OPEN_ALL_NAMES;
 	f->fd = -1;
 	f->opened = 1;
 	put_fd(b, &f->fd, fd);

@@ -247,7 +247,7 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 
 	fstatfs(pt->shared->mounts[0].fd, &fs);
 	root->features = FE_FEAT_KERNEL_PERMS | FE_FEAT_PASSTHROUGH | FE_FEAT_ATOMIC_O_TRUNC | FE_FEAT_RECOVER |
-			 FE_FEAT_ADOPT;
+			 FE_FEAT_ADOPT | FE_FEAT_PASSTHROUGH_MIXED;
 	if (pt->privileged)
 		root->features |= FE_FEAT_KILLPRIV | FE_FEAT_POSIX_ACL;
 	if (pt->source_locks)
@@ -293,6 +293,7 @@ static int pt_open(const struct fe_open_args *args, struct fe_root *root, void *
 	pt->host = args->host;
 	pt->attr_valid = args->attr_valid;
 	pt->writeback = args->writeback;
+	pt->absences = args->negative_valid;
 	pt->privileged = !geteuid();
 	pt->root_fd = -1;
 	mutexes_init(pt);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "backends/backend.h"
+#include "backends/caller.h"
 #include "base/cleanup.h"
 
 extern const struct fe_backend passthrough_backend;
@@ -94,6 +95,7 @@ struct passthrough {
 	bool confined;		/* ... are not, and lookups have to see to it */
 	bool writeback;
 	bool noflush;
+	bool absences;		/* the kernel keeps that a name is absent */
 	bool source_locks;
 	pthread_mutex_t mounts_lock;
 	struct pt_shared *shared;
@@ -188,8 +190,6 @@ void creds_attr(struct passthrough *pt, const struct fe_request *req);
 bool keeps_sgid(const struct fe_request *req, const struct stat *st);
 void creds_backing_begin(void *b);
 void creds_backing_end(void *b);
-/* Is gid among the process's supplementary groups? Asked where the protocol does not tell. */
-bool caller_in_group(uint32_t pid, uint32_t gid);
 
 /* The operations. */
 int pt_lookup(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, struct fe_entry *out);

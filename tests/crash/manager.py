@@ -151,20 +151,17 @@ class Manager:
     # ---- deaths ----
 
     def reap(self):
-        try:
-            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        # What they said last, while it can be told who they are.
-        while dead and self.receive():
-            pass
+        """One by one, and what each has said last before that, while it can be told who it is."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if not pid:
+            if not dead:
                 return
+            while self.receive():
+                pass
+            pid, status = os.waitpid(dead.si_pid, 0)
             if pid == self.main:
                 self.main_status = status
                 self.main = 0

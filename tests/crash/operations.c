@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * operations [--only files|locks|NAME] MOUNTPOINT
- * Each operation of a file system, once for each numbered step of the server that serves it: there the
- * server dies (killpoint.h). The caller must see what it would see otherwise, and so must who looks
+ * operations [--only files|locks|NAME] [--sample N --seed SEED] MOUNTPOINT
+ * Each operation of a file system, once for each numbered step of the server that serves it, or for N of them:
+ * there the server dies (killpoint.h). The caller must see what it would see otherwise, and so must who looks
  * afterwards. An upgrade is done by its name only, since the keeper may die of it. The server has to be
  * built with --enable-kill-points.
  */
-#define _LARGEFILE64_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -28,12 +21,13 @@
 #include "tests/crash/operations.h"
 
 #define MOST_STEPS 4000
+#define NO_STEP 1000000000u	/* beyond all */
 
 struct mount_entry mounted;
 int fd = -1, fd2 = -1;
 char why[256];
 
-static bool put(const char *name, const char *text)
+bool put(const char *name, const char *text)
 {
 	int f = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
@@ -41,7 +35,7 @@ static bool put(const char *name, const char *text)
 	return true;
 }
 
-static bool has(const char *name, const char *text)
+bool has(const char *name, const char *text)
 {
 	char got[256] = "";
 	int f = open(name, O_RDONLY | O_CLOEXEC);
@@ -51,7 +45,7 @@ static bool has(const char *name, const char *text)
 	return true;
 }
 
-static bool is(const char *name, mode_t type, nlink_t links)
+bool is(const char *name, mode_t type, nlink_t links)
 {
 	struct stat st;
 
@@ -61,7 +55,7 @@ static bool is(const char *name, mode_t type, nlink_t links)
 	return true;
 }
 
-static bool gone(const char *name)
+bool gone(const char *name)
 {
 	struct stat st;
 
@@ -69,19 +63,14 @@ static bool gone(const char *name)
 	return true;
 }
 
-static bool nothing(void)
+bool nothing(void)
 {
 	return true;
 }
 
-static bool file_a(void)
+bool file_a(void)
 {
 	return put("a", "alpha");
-}
-
-static bool files_a_b(void)
-{
-	return put("a", "alpha") && put("b", "beta");
 }
 
 bool opened_a(void)
@@ -92,474 +81,25 @@ bool opened_a(void)
 	return true;
 }
 
-static bool do_create(void)
-{
-	fd = open("a", O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0640);
-	MUST(fd >= 0 && write(fd, "alpha", 5) == 5);
-	return true;
-}
-
-static bool see_a(void)
+bool see_a(void)
 {
 	return is("a", S_IFREG, 1) && has("a", "alpha");
 }
 
-static bool do_mkdir(void)
-{
-	MUST(!mkdir("a", 0750));
-	return true;
-}
-
-static bool see_dir(void)
-{
-	return is("a", S_IFDIR, 0);
-}
-
-static bool do_mknod(void)
-{
-	MUST(!mkfifo("a", 0600));
-	return true;
-}
-
-static bool see_fifo(void)
-{
-	return is("a", S_IFIFO, 1);
-}
-
-static bool do_symlink(void)
-{
-	MUST(!symlink("target", "a"));
-	return true;
-}
-
-static bool see_symlink(void)
-{
-	char target[32] = "";
-
-	MUST(readlink("a", target, sizeof(target) - 1) == 6 && !strcmp(target, "target"));
-	return true;
-}
-
-static bool do_link(void)
-{
-	MUST(!link("a", "b"));
-	return true;
-}
-
-static bool see_link(void)
-{
-	return is("a", S_IFREG, 2) && is("b", S_IFREG, 2) && has("b", "alpha");
-}
-
-static bool do_unlink(void)
+bool do_unlink(void)
 {
 	MUST(!unlink("a"));
 	return true;
 }
 
-static bool see_gone(void)
+bool see_gone(void)
 {
 	return gone("a");
 }
 
-static bool made_dir(void)
-{
-	return do_mkdir();
-}
-
-static bool do_rmdir(void)
-{
-	MUST(!rmdir("a"));
-	return true;
-}
-
-static bool do_rename(void)
-{
-	MUST(!rename("a", "b"));
-	return true;
-}
-
-static bool see_renamed(void)
-{
-	return gone("a") && is("b", S_IFREG, 1) && has("b", "alpha");
-}
-
-static bool do_noreplace(void)
-{
-	MUST(!renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_NOREPLACE));
-	return true;
-}
-
-static bool do_exchange(void)
-{
-	MUST(!renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_EXCHANGE));
-	return true;
-}
-
-static bool see_exchanged(void)
-{
-	return has("a", "beta") && has("b", "alpha");
-}
-
-static bool do_whiteout(void)
-{
-	MUST(!renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT));
-	return true;
-}
-
-static bool see_whiteout(void)
-{
-	return is("a", S_IFCHR, 1) && has("b", "alpha");
-}
-
-static bool appending_a(void)
-{
-	MUST(file_a());
-	fd = open("a", O_WRONLY | O_APPEND | O_CLOEXEC);
-	MUST(fd >= 0);
-	return true;
-}
-
-static bool do_append(void)
-{
-	MUST(write(fd, "-more", 5) == 5);
-	return true;
-}
-
-static bool see_appended(void)
-{
-	return has("a", "alpha-more");
-}
-
-static bool do_write(void)
-{
-	MUST(pwrite(fd, "ALP", 3, 0) == 3);
-	return true;
-}
-
-static bool see_written(void)
-{
-	return has("a", "ALPha");
-}
-
-static bool do_read(void)
-{
-	char got[16] = "";
-
-	MUST(pread(fd, got, sizeof(got), 0) == 5 && !strcmp(got, "alpha"));
-	return true;
-}
-
-static bool do_truncate(void)
-{
-	MUST(!ftruncate(fd, 2));
-	return true;
-}
-
-static bool see_truncated(void)
-{
-	return has("a", "al");
-}
-
-static bool do_open_trunc(void)
-{
-	fd = open("a", O_WRONLY | O_TRUNC | O_CLOEXEC);
-	MUST(fd >= 0);
-	return true;
-}
-
-static bool see_empty(void)
-{
-	return has("a", "");
-}
-
-static bool do_fallocate(void)
-{
-	struct stat st;
-
-	MUST(!fallocate(fd, 0, 0, 8192) && !fstat(fd, &st) && st.st_size == 8192);
-	return true;
-}
-
-static bool do_punch(void)
-{
-	MUST(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1, 2));
-	return true;
-}
-
-static bool see_punched(void)
-{
-	char got[5];
-
-	MUST(pread(fd, got, 5, 0) == 5 && !memcmp(got, "a\0\0ha", 5));
-	return true;
-}
-
-static bool do_setxattr(void)
-{
-	MUST(!setxattr("a", "user.one", "1", 1, XATTR_CREATE));
-	return true;
-}
-
-static bool see_xattr(void)
-{
-	char got[8];
-
-	MUST(getxattr("a", "user.one", got, sizeof(got)) == 1 && *got == '1');
-	return true;
-}
-
-static bool file_a_xattr(void)
-{
-	return file_a() && do_setxattr();
-}
-
-static bool do_setxattr_again(void)
-{
-	MUST(setxattr("a", "user.one", "1", 1, XATTR_CREATE) && errno == EEXIST);
-	return true;
-}
-
-static bool do_removexattr(void)
-{
-	MUST(!removexattr("a", "user.one"));
-	return true;
-}
-
-static bool do_removexattr_absent(void)
-{
-	MUST(removexattr("a", "user.one") && errno == ENODATA);
-	return true;
-}
-
-static bool see_no_xattr(void)
-{
-	char got[8];
-
-	MUST(getxattr("a", "user.one", got, sizeof(got)) < 0 && errno == ENODATA);
-	return true;
-}
-
-static bool do_chmod(void)
-{
-	MUST(!chmod("a", 0604));
-	return true;
-}
-
-static bool see_mode(void)
-{
-	struct stat st;
-
-	MUST(!stat("a", &st) && (st.st_mode & 07777) == 0604);
-	return true;
-}
-
-static bool many(void)
-{
-	char name[32];
-
-	for (int i = 0; i < 60; i++) {
-		snprintf(name, sizeof(name), "file.%d", i);
-		MUST(put(name, ""));
-	}
-	return true;
-}
-
-static bool do_list(void)
-{
-	bool seen[60] = { false };
-	DIR *d = opendir(".");
-	struct dirent *e;
-	int n, count = 0;
-
-	MUST(d);
-	while ((e = readdir(d)))
-		if (sscanf(e->d_name, "file.%d", &n) == 1 && n >= 0 && n < 60 && !seen[n])
-			seen[n] = true, count++;
-	closedir(d);
-	MUST(count == 60);
-	return true;
-}
-
-static bool do_tmpfile(void)
-{
-	char path[40];
-
-	fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	MUST(fd >= 0 && write(fd, "alpha", 5) == 5);
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	MUST(!linkat(AT_FDCWD, path, AT_FDCWD, "a", AT_SYMLINK_FOLLOW));
-	return true;
-}
-
-static bool opened_a_b(void)
-{
-	MUST(opened_a() && put("b", ""));
-	fd2 = open("b", O_RDWR | O_CLOEXEC);
-	MUST(fd2 >= 0);
-	return true;
-}
-
-static bool do_copy(void)
-{
-	off64_t from = 0, to = 0;
-
-	MUST(copy_file_range(fd, &from, fd2, &to, 5, 0) == 5);
-	return true;
-}
-
-static bool see_copied(void)
-{
-	return has("b", "alpha");
-}
-
-static bool unlinked_a(void)
-{
-	return opened_a() && do_unlink();
-}
-
-static bool do_unlinked(void)
-{
-	char got[16] = "";
-
-	MUST(pwrite(fd, "OMEGA", 5, 5) == 5 && pread(fd, got, 10, 0) == 10 && !strcmp(got, "alphaOMEGA"));
-	return true;
-}
-
-static bool upgrade(void)
-{
-	return do_upgrade() && do_unlinked();
-}
-
-static bool upgrade_late(void)
-{
-	return do_upgrade_late() && do_unlinked();
-}
-
-static bool do_close(void)
-{
-	int f = fd;
-
-	fd = -1;
-	MUST(!close(f));
-	return true;
-}
-
-static bool do_open(void)
-{
-	fd = open("a", O_RDONLY | O_CLOEXEC);
-	MUST(fd >= 0);
-	return do_read();
-}
-
-static bool do_flock(void)
-{
-	MUST(!flock(fd, LOCK_EX) && !flock(fd, LOCK_UN));
-	return true;
-}
-
-static bool do_lock(void)
-{
-	struct flock l = { .l_type = F_WRLCK, .l_len = 3 };
-
-	MUST(!fcntl(fd, F_SETLK, &l));
-	l.l_type = F_UNLCK;
-	MUST(!fcntl(fd, F_SETLK, &l));
-	l.l_type = F_WRLCK;
-	MUST(!fcntl(fd, F_OFD_SETLK, &l));
-	return true;
-}
-
-static bool do_stat(void)
-{
-	struct stat st;
-
-	/* A name that the kernel does not know yet is looked up. */
-	MUST(!stat("a", &st) && st.st_size == 5);
-	return true;
-}
-
-static bool do_absent(void)
-{
-	return gone("absent");
-}
-
-static bool do_mmap(void)
-{
-	char *p = mmap(NULL, 5, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	MUST(p != MAP_FAILED);
-	p[0] = 'A';
-	MUST(!msync(p, 5, MS_SYNC) && !munmap(p, 5));
-	return true;
-}
-
-static bool see_mapped(void)
-{
-	return has("a", "Alpha");
-}
-
-static bool do_fsync(void)
-{
-	MUST(!fsync(fd));
-	return true;
-}
-
-static bool do_ioctl(void)
-{
-	int flags;
-
-	/* Not every source has them; what matters is that the answer comes. */
-	MUST(!ioctl(fd, FS_IOC_GETFLAGS, &flags) || errno == ENOTTY || errno == EOPNOTSUPP);
-	return true;
-}
-
-static const struct operation operations[] = {
-	{ "lookup", file_a, do_stat, see_a },
-	{ "absent", nothing, do_absent, nothing },
-	{ "create", nothing, do_create, see_a },
-	{ "mkdir", nothing, do_mkdir, see_dir },
-	{ "mknod", nothing, do_mknod, see_fifo },
-	{ "symlink", nothing, do_symlink, see_symlink },
-	{ "link", file_a, do_link, see_link },
-	{ "unlink", file_a, do_unlink, see_gone },
-	{ "unlink-open", opened_a, do_unlink, see_gone },
-	{ "rmdir", made_dir, do_rmdir, see_gone },
-	{ "rename", file_a, do_rename, see_renamed },
-	{ "rename-over", files_a_b, do_rename, see_renamed },
-	{ "rename-noreplace", file_a, do_noreplace, see_renamed },
-	{ "rename-exchange", files_a_b, do_exchange, see_exchanged },
-	{ "rename-whiteout", file_a, do_whiteout, see_whiteout },
-	{ "open", file_a, do_open, see_a },
-	{ "open-truncate", file_a, do_open_trunc, see_empty },
-	{ "read", opened_a, do_read, see_a },
-	{ "write", opened_a, do_write, see_written },
-	{ "append", appending_a, do_append, see_appended },
-	{ "mmap", opened_a, do_mmap, see_mapped },
-	{ "truncate", opened_a, do_truncate, see_truncated },
-	{ "fallocate", opened_a, do_fallocate, nothing },
-	{ "punch", opened_a, do_punch, see_punched },
-	{ "copy", opened_a_b, do_copy, see_copied },
-	{ "fsync", opened_a, do_fsync, see_a },
-	{ "ioctl", opened_a, do_ioctl, see_a },
-	{ "flock", opened_a, do_flock, see_a },
-	{ "lock", opened_a, do_lock, see_a },
-	{ "close", opened_a, do_close, see_a },
-	{ "setxattr", file_a, do_setxattr, see_xattr },
-	{ "setxattr-exists", file_a_xattr, do_setxattr_again, see_xattr },
-	{ "removexattr", file_a_xattr, do_removexattr, see_no_xattr },
-	{ "removexattr-absent", file_a, do_removexattr_absent, see_no_xattr },
-	{ "chmod", file_a, do_chmod, see_mode },
-	{ "list", many, do_list, nothing },
-	{ "tmpfile", nothing, do_tmpfile, see_a },
-	{ "unlinked", unlinked_a, do_unlinked, see_gone },
-	{ "upgrade", unlinked_a, upgrade, see_gone },
-	{ "upgrade-late", unlinked_a, upgrade_late, see_gone },
-};
-
 static bool upgrades(const struct operation *op)
 {
-	return op->act == upgrade || op->act == upgrade_late;
+	return !strncmp(op->name, "upgrade", 7);
 }
 
 /* "kill N": the N-th step from now on is deadly, in an upgrade for whichever process takes it. Returns the
@@ -578,21 +118,22 @@ static uint64_t kill_in(const struct operation *op, unsigned n)
 	return strtoull(answer, NULL, 10);
 }
 
-/* Returns whether the server died, -1 where something was not as it should be. */
-static int one_death(const struct operation *op, unsigned step)
+/* Returns whether the server died, -1 where something was not as it should be. taken: steps that there were. */
+static int one_death(const struct operation *op, unsigned step, uint64_t *taken)
 {
+	static unsigned tries;
 	char dir[64];
-	uint64_t at;
+	uint64_t from;
 	bool good;
 
-	snprintf(dir, sizeof(dir), "%s.%u", op->name, step);
+	snprintf(dir, sizeof(dir), "%s.%u.%u", op->name, step, tries++);
 	fd = fd2 = -1;
 	*why = 0;
 	if (mkdir(dir, 0755) || chdir(dir) || !op->before()) {
 		printf("FAIL operations/%s: preparing step %u: %s\n", op->name, step, *why ? why : strerror(errno));
 		return -1;
 	}
-	at = kill_in(op, step) + step;
+	from = kill_in(op, step);
 	good = op->act();
 	/* What follows without an answer, as RELEASE does. */
 	usleep(2000);
@@ -611,7 +152,8 @@ static int one_death(const struct operation *op, unsigned step)
 		printf("FAIL operations/%s: with a death at step %u: %s\n", op->name, step, why);
 		return -1;
 	}
-	return kill_in(op, 0) >= at;
+	*taken = kill_in(op, 0) - from;
+	return *taken >= step;
 }
 
 /* Else the kernel keeps the locks of the mount, and asks nobody. */
@@ -623,14 +165,40 @@ static bool asked_for_locks(void)
 	       strstr(status, "\"locks\":\"source\"");
 }
 
-/* Whether all was well. */
+/*
+ * Whether all was well. How many steps there are is known when nobody dies, and is not always the same, for some of
+ * them follow the answer: where nobody died in another try, it was less.
+ */
+static bool some_deaths(const struct operation *op, bool asks, unsigned sample, unsigned *seed)
+{
+	uint64_t steps, taken;
+	unsigned deaths = 0;
+	int died = one_death(op, NO_STEP, &steps);
+
+	for (unsigned tries = 0; died >= 0 && steps && deaths < sample && tries < 10 * sample; tries++) {
+		died = one_death(op, 1 + (unsigned)((uint64_t)rand_r(seed) % steps), &taken);
+		deaths += died > 0;
+		if (!died)
+			steps = taken;
+	}
+	if (died < 0)
+		return false;
+	if (asks && deaths < sample) {
+		printf("FAIL operations/%s: only %u deaths in %u steps\n", op->name, deaths, (unsigned)steps);
+		return false;
+	}
+	printf("ok operations/%s (%u deaths)\n", op->name, deaths);
+	return true;
+}
+
 static bool all_deaths(const struct operation *op, bool asks)
 {
+	uint64_t taken;
 	unsigned step = 0;
 	int died = 1;
 
 	while (died == 1 && step < MOST_STEPS)
-		died = one_death(op, ++step);
+		died = one_death(op, ++step, &taken);
 	if (died < 0)
 		return false;
 	if (asks && step < 3) {
@@ -641,6 +209,8 @@ static bool all_deaths(const struct operation *op, bool asks)
 	return true;
 }
 
+static const struct operation *const tables[] = { name_operations, data_operations, lock_operations };
+
 static bool wanted(const struct operation *op, bool lock, const char *only)
 {
 	if (!only || !strcmp(only, "files"))
@@ -648,27 +218,44 @@ static bool wanted(const struct operation *op, bool lock, const char *only)
 	return !strcmp(only, op->name) || (lock && !strcmp(only, "locks"));
 }
 
+static int usage(void)
+{
+	fprintf(stderr, "usage: operations [--only files|locks|NAME] [--sample N --seed SEED] MOUNTPOINT\n");
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
-	const char *only = argc == 4 && !strcmp(argv[1], "--only") ? argv[2] : NULL;
-	const char *mountpoint = argv[argc - 1];
-	const size_t n = sizeof(operations) / sizeof(operations[0]);
+	const char *only = NULL, *mountpoint = argv[argc - 1];
 	bool well = true, any = false, locks;
+	unsigned sample = 0, seed = 1;
 
 	setlinebuf(stdout);
 	umask(022);
-	if (argc < 2 || mountinfo_lookup(mountpoint, &mounted) || chdir(mountpoint)) {
-		fprintf(stderr, "usage: operations [--only files|locks|NAME] MOUNTPOINT\n");
-		return 2;
+	if (argc % 2)
+		return usage();
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--only"))
+			only = argv[i + 1];
+		else if (!strcmp(argv[i], "--sample"))
+			sample = (unsigned)atoi(argv[i + 1]);
+		else if (!strcmp(argv[i], "--seed"))
+			seed = (unsigned)atoi(argv[i + 1]);
+		else
+			return usage();
 	}
+	if (mountinfo_lookup(mountpoint, &mounted) || chdir(mountpoint))
+		return usage();
 	locks = asked_for_locks();
-	for (size_t i = 0; i < n + n_lock_operations; i++) {
-		const struct operation *op = i < n ? &operations[i] : &lock_operations[i - n];
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+		bool lock = tables[i] == lock_operations, asks = !lock || locks;
 
-		if (!wanted(op, i >= n, only))
-			continue;
-		any = true;
-		well &= all_deaths(op, i < n || locks);
+		for (const struct operation *op = tables[i]; op->name; op++) {
+			if (!wanted(op, lock, only))
+				continue;
+			any = true;
+			well &= sample ? some_deaths(op, asks, sample, &seed) : all_deaths(op, asks);
+		}
 	}
 	if (!any) {
 		fprintf(stderr, "operations: there is no operation %s\n", only);

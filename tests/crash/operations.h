@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
 
 #include "base/mountinfo.h"
 
@@ -30,12 +31,24 @@ struct operation {
 	bool (*after)(void);
 };
 
-/* "a" exists, and fd is open on it for reading and writing. */
+/* Each ends with one that has no name. */
+extern const struct operation name_operations[], data_operations[], lock_operations[];
+
+bool put(const char *name, const char *text);
+bool has(const char *name, const char *text);
+/* links: 0 for any number */
+bool is(const char *name, mode_t type, nlink_t links);
+bool gone(const char *name);
+bool nothing(void);
+/* "a" exists. */
+bool file_a(void);
+/* ... and fd is open on it for reading and writing. */
 bool opened_a(void);
+bool do_unlink(void);
+bool see_a(void);
+bool see_gone(void);
 
 /* operations_locks.c */
-extern const struct operation lock_operations[];
-extern const size_t n_lock_operations;
 /* Ends the other process, if there is one. */
 void other_end(void);
 

@@ -312,6 +312,5 @@ const struct operation lock_operations[] = {
 	EACH("flock", FLOCK),
 	{ "lock-flushed", OF(POSIX, i_hold), OF(POSIX, flushed), OF(POSIX, he_holds_mine_is_new) },
 	{ "lock-circle", OF(POSIX, i_hold), OF(POSIX, circle), OF(POSIX, he_holds_two) },
+	{ .name = NULL },
 };
-
-const size_t n_lock_operations = sizeof(lock_operations) / sizeof(lock_operations[0]);

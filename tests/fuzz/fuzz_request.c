@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <mntent.h>
 #include <sanitizer/asan_interface.h>
 #include <sched.h>
 #include <signal.h>
@@ -399,6 +400,20 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static const unsigned char *input;
 static size_t input_size;
 
+/* A server goes on for as long as a copy of its mount does. */
+static void leave_others(void)
+{
+	FILE *mounts = setmntent("/proc/thread-self/mounts", "r");
+	struct mntent *m;
+
+	if (!mounts)
+		die("/proc/thread-self/mounts");
+	while ((m = getmntent(mounts)))
+		if (!strncmp(m->mnt_type, "fuse", 4))
+			umount2(m->mnt_dir, MNT_DETACH);
+	endmntent(mounts);
+}
+
 static void own_namespace(void)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
@@ -406,6 +421,7 @@ static void own_namespace(void)
 	if (unshare(CLONE_FS | CLONE_NEWNS))
 		die("a mount namespace of its own (it has to be root)");
 	MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	leave_others();
 	MUST(syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)));
 }
 

@@ -4,7 +4,8 @@
 
 request/: one file for each operation with all that must come before it, and some longer sequences; the
 format is described in fuzz_request.c. options/: command lines, as fuzz_options.c takes them.
-checkpoint/: changes to a good checkpoint, see fuzz_checkpoint.c. area/: what libextfuse is given, see fuzz_area.c.
+checkpoint/: changes to a good checkpoint, see fuzz_checkpoint.c. area/: what libextfuse is given, see
+fuzz_area.c. remote/: what a 9P server answers, see fuzz_remote.c.
 """
 import os
 import struct
@@ -228,6 +229,42 @@ AREAS = {
 }
 
 
+def p9(kind, tag, body=b''):
+    return struct.pack('<IBH', 7 + len(body), kind, tag) + body
+
+
+def qid(kind=0, path=7):
+    return struct.pack('<BIQ', kind, 1, path)
+
+
+def dirent(name, offset, kind=8):
+    return qid(0x80 if kind == 4 else 0) + struct.pack('<QBH', offset, kind, len(name)) + name
+
+
+ATTR = struct.pack('<Q', 0x7ff) + qid() + struct.pack('<3I15Q', 0o100644, 1, 2, 1, 0, 99, 4096, 8, *range(1, 11))
+LISTING = dirent(b'.', 1, 4) + dirent(b'file', 2) + dirent(b'x' * 255, 3)
+ANSWERS = [
+    p9(111, 0, struct.pack('<H', 2) + qid(0x80, 1) + qid()), p9(25, 1, ATTR),
+    p9(117, 2, struct.pack('<I', 5) + b'hello'), p9(41, 3, struct.pack('<I', len(LISTING)) + LISTING),
+    p9(23, 4, struct.pack('<H', 6) + b'target'), p9(9, 5, struct.pack('<2I6QI', 1, 4096, 9, 8, 7, 6, 5, 4, 255)),
+    p9(13, 6, qid() + bytes(4)), p9(119, 7, struct.pack('<I', 9)), p9(31, 8, struct.pack('<Q', 3)), p9(121, 9),
+]
+REMOTE = {
+    'all': b''.join(ANSWERS),
+    'mixed': b''.join(reversed(ANSWERS)),
+    'twice': b''.join(a + a for a in ANSWERS),
+    'errors': b''.join(p9(7, tag, struct.pack('<I', code)) for tag, code in
+                       enumerate([2, 0, 38, 512, 4294967295, 5, 13, 17, 39, 61])),
+    'types': b''.join(a[:4] + b'\x79' + a[5:] for a in ANSWERS),
+    'lengths': ANSWERS[0] + b'\3\0\0\0' + ANSWERS[1],
+    'too-long': struct.pack('<IBH', 70000, 111, 0) + bytes(100),
+    'count': p9(117, 2, struct.pack('<I', 6) + b'hello') + p9(41, 3, struct.pack('<I', 5000) + bytes(5000)),
+    'names': p9(41, 3, struct.pack('<I', 27) + dirent(b'a/b', 1)),
+    'nobody': p9(121, 1000) + p9(121, 65535) + ANSWERS[9],
+    'cut': ANSWERS[1][:50],
+}
+
+
 def write(directory, name, data):
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, name), 'wb') as f:
@@ -245,6 +282,8 @@ def main():
         write(os.path.join(to, 'checkpoint'), name, changes)
     for name, data in AREAS.items():
         write(os.path.join(to, 'area'), name, data)
+    for name, stream in REMOTE.items():
+        write(os.path.join(to, 'remote'), name, stream)
 
 
 if __name__ == '__main__':

@@ -430,3 +430,27 @@ void change(struct file *f, uint64_t size, char letter)
 	f->letter = letter;
 	pthread_mutex_unlock(&lock);
 }
+
+void settle(const char *name)
+{
+	for (int i = 0; i < 1000; i++) {
+		unsigned before = upcalls();
+
+		size_of(name);
+		size_of(name);
+		if (upcalls() == before)
+			return;
+		usleep(10000);
+	}
+	expect(0, "settle", "it asks always");
+}
+
+void none_refused(void)
+{
+	static struct extfuse_figures f = { .struct_size = sizeof(f) };
+
+	extfuse_figures(x, &f);
+	for (int i = 0; i < EXTFUSE_OPCODES; i++)
+		if (f.opcode[i].refused)
+			expect(0, "none-refused", "%llu answers of opcode %d", (unsigned long long)f.opcode[i].refused, i);
+}

@@ -60,6 +60,10 @@ unsigned so_far(int opcode);
 unsigned upcalls(void);		/* LOOKUP and GETATTR */
 long long size_of(const char *name);
 char first_of(int fd);
+/* With the hook: until nothing of before the attachment is under way. Then hits stay hits. */
+void settle(const char *name);
+/* Of a handler's answers the module has refused none. */
+void none_refused(void);
 void change(struct file *f, uint64_t size, char letter);
 void expect(int good, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Expects that size, after so many upcalls. */

@@ -38,7 +38,7 @@ static void usage(FILE *f)
 		"  --log FILE            write the steps before they are run\n"
 		"  --replay FILE         run the steps of a log, in lock-step\n"
 		"  --shrink              look for the shortest list of steps that still differs\n"
-		"  --tolerate NAME       allow a known difference (see --list)\n"
+		"  --tolerate NAME[,NAME...]  allow known differences (see --list)\n"
 		"  --stats               count the results of every call in tree A\n"
 		"  --list                print the calls and the differences that can be "
 		"tolerated\n",
@@ -84,13 +84,18 @@ static long number(const char *text, long min, long max)
 	return v;
 }
 
-static void add_tolerance(const char *name)
+static void parse_tolerate(const char *list)
 {
-	if (!tolerate(name) || opt.n_tolerate == 16) {
-		fprintf(stderr, "fsdiff: no such tolerated difference: %s (see --list)\n", name);
-		exit(2);
+	char *copy = strdup(list), *save;
+
+	for (char *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		if (!tolerate(p) || opt.n_tolerate == 16) {
+			fprintf(stderr, "fsdiff: no such tolerated difference: %s (see --list)\n", p);
+			exit(2);
+		}
 	}
-	opt.tolerate[opt.n_tolerate++] = name;
+	free(copy);
+	opt.tolerate[opt.n_tolerate++] = list;
 }
 
 static void parse_options(int argc, char **argv)
@@ -127,7 +132,7 @@ static void parse_options(int argc, char **argv)
 		case 'r': opt.replay = optarg; break;
 		case 'l': opt.log = optarg; break;
 		case 'S': opt.shrink = true; break;
-		case 't': add_tolerance(optarg); break;
+		case 't': parse_tolerate(optarg); break;
 		case 'R': opt.rounds = number(optarg, 1, 1000000); break;
 		case 'z': opt.stats = true; break;
 		case 'L': list_all(); exit(0);

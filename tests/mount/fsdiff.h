@@ -52,6 +52,7 @@ struct steps {
 /* result.hints: why a field may differ although nothing is wrong */
 #define HINT_UNWRITTEN 1	/* fallocated: what counts as data depends on the page cache */
 #define HINT_MAPPED 2		/* written by mmap: when mtime moves depends on writeback */
+#define HINT_REMOVED 8		/* names in it were removed: see hidden */
 #define HINT_OWN_TIMES 4	/* the times may or may not have moved: see kernel-times */
 
 struct result {

@@ -66,7 +66,13 @@ static void got(struct worker *w, ssize_t n)
 
 static void emit_pos(struct worker *w, int fd)
 {
-	emit(w, "pos", "%lld", (long long)lseek(fd, 0, SEEK_CUR));
+	long long pos = (long long)lseek(fd, 0, SEEK_CUR);
+	struct stat st;
+
+	/* In a directory it is a cookie. */
+	if (pos > 0 && !fstat(fd, &st) && S_ISDIR(st.st_mode))
+		pos = 1;
+	emit(w, "pos", "%lld", pos);
 }
 
 static int split(struct worker *w, int fd, size_t len, struct iovec *v)
@@ -175,7 +181,7 @@ void do_lseek(struct worker *w, const struct step *s)
 
 	if (fd >= 0 && !fstat(fd, &st)) {
 		w->res->hints |= taint_of(w, st.st_ino);
-		if (seeks_data)
+		if (seeks_data && !S_ISDIR(st.st_mode))
 			emit(w, "size", "%lld", (long long)st.st_size);
 		/* Positions in a directory are cookies, and their limits those of the cookie. */
 		if (S_ISDIR(st.st_mode) && (s->num[0] || s->num[1] > SEEK_CUR)) {
@@ -209,6 +215,10 @@ void do_fallocate(struct worker *w, const struct step *s)
 {
 	int fd = slot_fd(w, s->fd);
 
+	if (tolerated("no-fallocate")) {
+		leave_out(w, "fallocate");
+		return;
+	}
 	/* Through FUSE the kernel takes them away before it asks, which then may be refused. */
 	if (fgetxattr(fd, "security.capability", NULL, 0) > 0) {
 		leave_out(w, "fallocate of a file with capabilities");

@@ -87,12 +87,6 @@ static bool about_inode_flags(const struct seen_diff *d)
 	return is_op(d, "getflags");
 }
 
-static bool about_tmpfile(const struct seen_diff *d)
-{
-	return (is_op(d, "open") || is_op(d, "openany")) &&
-	       (d->s->num[0] & O_TMPFILE) == O_TMPFILE;
-}
-
 static bool about_btime(const struct seen_diff *d)
 {
 	return is_op(d, "statx") && !strcmp(d->key, "btime");
@@ -129,6 +123,18 @@ static bool about_fifo_times(const struct seen_diff *d)
 {
 	return (key_ends(d, "atime") || key_ends(d, "mtime") || key_ends(d, "ctime")) &&
 	       (S_ISFIFO(mode_beside(d)) || is_op(d, "audit"));
+}
+
+static bool about_size_blocks(const struct seen_diff *d)
+{
+	return key_ends(d, ".blocks") && atoll(d->vb) > atoll(d->va);
+}
+
+static bool about_hidden(const struct seen_diff *d)
+{
+	return hinted(d, HINT_REMOVED) &&
+	       ((!strncmp(d->key, "times.", 6) && !strcmp(d->va, "mtime same, ctime same")) ||
+		((key_ends(d, "mtime") || key_ends(d, "ctime")) && S_ISDIR(mode_beside(d))));
 }
 
 /* Left out of the steps instead. */
@@ -177,7 +183,7 @@ static struct tolerance {
 	  "passed through: O_APPEND and O_DIRECT stay as at the open; none is taken away" },
 	{ "chown-nothing", false, about_nothing,
 	  "chown(-1, -1) on a set-id file that is open for writing looks like a write; left out" },
-	{ "tmpfile", false, about_tmpfile, "O_TMPFILE: the server does not offer it" },
+	{ "tmpfile", false, about_nothing, "O_TMPFILE: the server does not offer it; left out" },
 	{ "btime", false, about_btime, "statx: no birth time without FUSE_STATX" },
 	{ "lock-holder", false, about_lock_holder, "F_GETLK: the server does not know the pid" },
 	{ "acl-calls", false, about_acl,
@@ -191,6 +197,16 @@ static struct tolerance {
 	  "writeback: a write takes security.capability away when it reaches the source; left out" },
 	{ "removed-acl", false, about_removed_acl,
 	  "writeback: the kernel moves ctime also where an ACL was none before and is none after" },
+	{ "rename-flags", false, about_nothing,
+	  "the server knows no RENAME_EXCHANGE and no RENAME_WHITEOUT; left out" },
+	{ "hidden", false, about_hidden,
+	  "what is removed while it is open keeps a name on the server until its last close, and "
+	  "the times of its directory tell" },
+	{ "empty-xattr", false, about_nothing,
+	  "to the server an attribute that is empty is one that is removed; left out" },
+	{ "size-blocks", false, about_size_blocks,
+	  "st_blocks: the server makes them up from the size, and knows no holes" },
+	{ "no-fallocate", false, about_nothing, "the server knows no fallocate; left out" },
 	{ "statfs", false, about_statfs, "statfs: figures made up by the server" },
 };
 

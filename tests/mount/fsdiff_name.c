@@ -34,6 +34,11 @@ static void open_into(struct worker *w, const struct step *s, int at, int flags)
 
 void do_open(struct worker *w, const struct step *s)
 {
+	/* What only one side has open would be another file there in each step that follows. */
+	if ((s->num[0] & O_TMPFILE) == O_TMPFILE && tolerated("tmpfile")) {
+		leave_out(w, "a file without a name");
+		return;
+	}
 	open_into(w, s, at_fd(w, s->at), (int)s->num[0]);
 }
 
@@ -77,9 +82,25 @@ void do_rmdir(struct worker *w, const struct step *s)
 	finish(w, rmdir(w->path));
 }
 
+/* The directory of a name that is gone. */
+static void taint_parent(struct worker *w, int at, const char *path)
+{
+	char dir[PATH_MAX];
+	struct stat st;
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	snprintf(slash ? slash + 1 : dir, 2, ".");
+	if (!fstatat(at, dir, &st, 0))
+		taint_ino(w, st.st_ino, HINT_REMOVED);
+}
+
 void do_unlink(struct worker *w, const struct step *s)
 {
 	finish(w, unlinkat(at_fd(w, s->at), w->path, (int)s->num[0]));
+	if (w->res->ret == 0)
+		taint_parent(w, at_fd(w, s->at), w->path);
 }
 
 static void emit_same_inode(struct worker *w, const struct stat *a, int at, const char *path)
@@ -138,7 +159,13 @@ void do_rename(struct worker *w, const struct step *s)
 	struct stat st;
 	bool known = !fstatat(at, w->path, &st, AT_SYMLINK_NOFOLLOW);
 
+	if (s->num[0] & ~(int64_t)RENAME_NOREPLACE && tolerated("rename-flags")) {
+		leave_out(w, "a rename with flags");
+		return;
+	}
 	finish(w, renameat2(at, w->path, at2, w->path2, (unsigned int)s->num[0]));
+	if (w->res->ret == 0)
+		taint_parent(w, at2, w->path2);
 	if (w->res->ret == 0 && known)
 		emit_same_inode(w, &st, at2, w->path2);
 }

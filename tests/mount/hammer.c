@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hammer [--seed N] [--procs N] [--steps N] DIR
+ * hammer [--seed N] [--procs N] [--steps N] [--no-exchange] [--no-shared-pages] DIR
  * Many processes at once on one directory. Each keeps a model of its own files and verifies every
  * byte against it; on what they share, they verify that nothing is lost, doubled or won twice.
  * What is in the files follows from the seed, the order between processes does not.
@@ -51,6 +51,8 @@ static struct {
 	uint64_t seed;
 	long steps;
 	int procs;
+	bool no_exchange;	/* the file system can not do RENAME_EXCHANGE */
+	bool no_shared_pages;	/* the kernel shows a page again that it read before a WRITE was done */
 } opt = { .steps = 1500, .procs = 24 };
 
 static struct shared *shared;
@@ -231,7 +233,7 @@ static void do_truncate(unsigned slot)
 static void do_rename(unsigned slot)
 {
 	unsigned to = below(NAMES);
-	unsigned flags = names[to] && !below(3) ? RENAME_EXCHANGE : 0;
+	unsigned flags = names[to] && !below(3) && !opt.no_exchange ? RENAME_EXCHANGE : 0;
 	struct file *f = names[slot];
 
 	if (renameat2(own, name_of(slot), own, name_of(to), flags))
@@ -407,7 +409,7 @@ static int child(int i)
 		own_step();
 		if (!(step_now % 4))
 			append_record();
-		if (!(step_now % 3))
+		if (!(step_now % 3) && !opt.no_shared_pages)
 			share_block();
 		/* All come by the same races at about the same time. */
 		if (!(step_now % (opt.steps / RACES)) && step_now / (opt.steps / RACES) < RACES)
@@ -512,7 +514,8 @@ static void prepare(const char *path)
 static void parse(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seed", 1, NULL, 's' }, { "procs", 1, NULL, 'p' }, { "steps", 1, NULL, 'n' }, { 0 },
+		{ "seed", 1, NULL, 's' }, { "procs", 1, NULL, 'p' }, { "steps", 1, NULL, 'n' },
+		{ "no-exchange", 0, NULL, 'x' }, { "no-shared-pages", 0, NULL, 'g' }, { 0 },
 	};
 	int c;
 
@@ -525,11 +528,16 @@ static void parse(int argc, char **argv)
 			opt.procs = atoi(optarg);
 		else if (c == 'n')
 			opt.steps = atol(optarg);
+		else if (c == 'x')
+			opt.no_exchange = true;
+		else if (c == 'g')
+			opt.no_shared_pages = true;
 		else
 			exit(2);
 	}
 	if (argc - optind != 1 || opt.procs < 1 || opt.procs > MAX_PROCS || opt.steps < RACES) {
-		fprintf(stderr, "usage: hammer [--seed N] [--procs 1..%d] [--steps %d..] DIR\n", MAX_PROCS, RACES);
+		fprintf(stderr, "usage: hammer [--seed N] [--procs 1..%d] [--steps %d..] [--no-exchange] [--no-shared-pages] DIR\n",
+			MAX_PROCS, RACES);
 		exit(2);
 	}
 }

@@ -6,6 +6,7 @@
 #   FE_BUILD   build directory (default: build/ of this tree)
 #   FE_TOOLS   where the C programs of tests/mount are (default: $FE_BUILD/tests/mount)
 #   FE_OPTIONS options for all mounts, by commas
+#   FE_BACKEND what mount_fe mounts a directory with (default: passthrough; spill:passthrough)
 #   TMPDIR     where scratch directories are made
 
 set -euE
@@ -18,6 +19,7 @@ FE_BUILD=$(cd "${FE_BUILD:-$tests_dir/../../build}" && pwd)
 FE_TOOLS=$(cd "${FE_TOOLS:-$FE_BUILD/tests/mount}" && pwd)
 FE=$FE_BUILD/programs/fuse-extent
 FECTL=$FE_BUILD/programs/fuse-extentctl
+FE_BACKEND=${FE_BACKEND:-passthrough}
 declare -A server_pid=() server_log=()
 helper_pids=()
 passed=0
@@ -93,6 +95,48 @@ refused() {
 	fi
 }
 
+# alike NAME SEED ARGUMENT...: fsdiff finds no difference.
+alike() {
+	local out=$scratch/fsdiff.out rc=0
+	"$FE_TOOLS/fsdiff" --seed "$2" "${@:3}" >"$out" 2>&1 || rc=$?
+	case $rc in
+	0) ok "$1 (seed $2)" ;;
+	77) skip "$1" "$(tail -n 1 "$out")" ;;
+	*) fail "$1" "seed $2 (FSDIFF_SEED=$2 runs it again)
+$(head -n 60 "$out")" ;;
+	esac
+}
+
+# told FILE [PREFIX]: results that another program wrote there.
+told() {
+	local text
+	while IFS= read -r text; do
+		case $text in
+		"ok "*) ok "${2:-}${text#ok }" ;;
+		"SKIP "*)
+			text=${text#SKIP }
+			skip "${2:-}${text%%:*}" "${text#*: }"
+			;;
+		"FAIL "*)
+			text=${text#FAIL }
+			fail "${2:-}${text%%:*}" "${text#*: }"
+			;;
+		*) printf '    %s\n' "$text" ;;
+		esac
+	done <"$1"
+}
+
+# once_more SCRIPT [PREFIX]: another script, with what is exported; its results are told as they are.
+once_more() {
+	local rc=0 out
+	out=$scratch/$(basename "$1").out
+	"$1" >"$out" 2>&1 &
+	helper $!
+	wait $! || rc=$?
+	told "$out" "${2:-}"
+	[ $rc -le 1 ] || [ $rc = 77 ] || fail "$(basename "$1")" "it ended with status $rc"
+}
+
 # All of the script can not be done here.
 skip_all() {
 	skip all "$1"
@@ -126,9 +170,17 @@ drop_mounts() {
 	done
 }
 
+# Of a process that has ended the number may be a stranger's by now.
+is_child() {
+	local stat
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+	[[ ${stat##*) } == ?" $$ "* ]]
+}
+
+# end_process PID: a child of this script.
 end_process() {
 	local pid=$1
-	kill -0 "$pid" 2>/dev/null || return 0
+	is_child "$pid" || return 0
 	kill "$pid" 2>/dev/null || true
 	wait_until 10 gone "$pid" || kill -9 "$pid" 2>/dev/null || true
 	wait "$pid" 2>/dev/null || true
@@ -240,14 +292,25 @@ start_fe() {
 
 # mount_fe SOURCE MOUNTPOINT [OPTIONS]
 mount_fe() {
-	start_fe "$2" "passthrough:$1" "$2" -o "allow_other${3:+,$3}"
+	start_fe "$2" "$FE_BACKEND:$1" "$2" -o "allow_other${3:+,$3}"
+}
+
+# Who made a mount namespace meanwhile has a copy of each mount, and the file system goes on.
+others_mount() {
+	local f
+	for f in /proc/[0-9]*/task/[0-9]*/mountinfo; do
+		if awk -v m="$1" '$5 == m { found = 1 } END { exit !found }' "$f" 2>/dev/null; then
+			printf '; %s shows it mounted in a mount namespace of its own' "$f"
+			return
+		fi
+	done
 }
 
 # server_well MOUNTPOINT: the server must end by itself with status 0.
 server_well() {
 	local mnt=$1 pid=${server_pid[$1]} rc=0
 	if ! wait_until 60 gone "$pid"; then
-		fail "server of $(basename "$mnt")" "process $pid goes on after the unmount"
+		fail "server of $(basename "$mnt")" "process $pid goes on after the unmount$(others_mount "$mnt")"
 		return 0
 	fi
 	wait "$pid" || rc=$?

@@ -295,6 +295,13 @@ static int r_rename(void *b, const struct fe_request *req, struct fe_node *paren
 	return say(req, "rename %s \"%s\" to %s \"%s\" flags=%x", nd(parent), name, nd(newparent), newname, flags);
 }
 
+static void r_opened(void *b, struct fe_node *node, struct fe_handle *handle)
+{
+	(void)b;
+	(void)node;
+	rec.opened += !!handle->fh;
+}
+
 static int r_open_file(void *b, const struct fe_request *req, struct fe_node *node, uint32_t flags,
 		       uint32_t io_flags, struct fe_open *out)
 {
@@ -571,7 +578,8 @@ const struct fe_backend recorder_backend = {
 	.open = r_open, .close = r_close, .lookup = r_lookup, .forget = r_forget, .getattr = r_getattr,
 	.setattr = r_setattr, .access = r_access, .readlink = r_readlink, .mknod = r_mknod, .mkdir = r_mkdir,
 	.symlink = r_symlink, .link = r_link, .unlink = r_unlink, .rmdir = r_rmdir, .rename = r_rename,
-	.open_file = r_open_file, .create = r_create, .tmpfile = r_tmpfile, .read = r_read, .write = r_write,
+	.open_file = r_open_file, .opened = r_opened, .create = r_create, .tmpfile = r_tmpfile,
+	.read = r_read, .write = r_write,
 	.flush = r_flush, .release = r_release, .fsync = r_fsync, .fallocate = r_fallocate,
 	.copy_file_range = r_copy_file_range, .lseek = r_lseek, .ioctl = r_ioctl, .poll = r_poll,
 	.opendir = r_opendir, .readdir = r_readdir, .releasedir = r_releasedir, .fsyncdir = r_fsyncdir,

@@ -31,6 +31,7 @@ struct recorder {
 	void *host;
 	struct fe_open_args args;
 	uint32_t features;
+	uint32_t opened;		/* handles that were told to be counted */
 	uint32_t tokens;
 	unsigned char returned[RECORDER_TOKENS];
 };

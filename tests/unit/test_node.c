@@ -444,7 +444,7 @@ static void sweep(void)
 {
 	do
 		nodes_sweep(host);
-	while (host->sweeping);
+	while (host->sweep_at);
 }
 
 /* The process of a request that held the node died: its successor ends what nobody holds, and no more. */

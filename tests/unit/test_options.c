@@ -124,6 +124,31 @@ START_TEST(switches)
 }
 END_TEST
 
+START_TEST(cache)
+{
+	static const struct {
+		const char *list;
+		unsigned cache;
+	} cases[] = {
+		{ "ro", FE_CACHE_AUTO }, { "cache=auto", FE_CACHE_AUTO }, { "cache=hook", FE_CACHE_HOOK },
+		{ "cache=exact", FE_CACHE_EXACT }, { "cache=native", FE_CACHE_NATIVE },
+		{ "cache=off", FE_CACHE_OFF }, { "cache=off,cache=hook", FE_CACHE_HOOK },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		ck_assert_msg(!parse(cases[i].list), "-o %s: %s", cases[i].list, error);
+		ck_assert_msg(o.host.cache == cases[i].cache, "-o %s: %u", cases[i].list, o.host.cache);
+	}
+	ck_assert_int_eq(parse("cache_size=8M"), 0);
+	ck_assert_uint_eq(o.host.cache_size, 8u << 20);
+	assert_refused("cache", "write cache=WORD");
+	assert_refused("cache=", "needs a value");
+	assert_refused("cache=hooks", "must be auto, hook, exact, native or off");
+	assert_refused("cache=0", "must be auto");
+	assert_refused("cache_size=8X", "not a number");
+}
+END_TEST
+
 START_TEST(seconds)
 {
 	static const struct {
@@ -330,6 +355,7 @@ START_TEST(help)
 		"ro ", "suid ", "dev ", "noexec ", "sync ", "dirsync ", "noatime ", "allow_other ",
 		"default_permissions ", "entry_timeout=SEC ", "attr_timeout=SEC ", "negative_timeout=SEC ",
 		"max_threads=N ", "max_read=N ", "max_write=N ", "nopassthrough ", "writeback ", "norecover ",
+		"cache=WORD ", "cache_size=N ",
 		"recover_limit=N ", "hang_limit=SEC ", "fdstore ", "debug ",
 	};
 	char *text, line[64];
@@ -350,7 +376,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		defaults, mount_flags, switches, seconds, no_seconds, sizes_and_counts, words_of_mount,
+		defaults, mount_flags, switches, cache, seconds, no_seconds, sizes_and_counts, words_of_mount,
 		options_of_the_backend, refused, only_for_root, sources, arguments, wrong_arguments, help, NULL,
 	};
 

@@ -513,11 +513,30 @@ START_TEST(notifications)
 }
 END_TEST
 
+/* Of files, not of directories, and only of those that were opened. */
+START_TEST(opens_told)
+{
+	uint64_t more;
+
+	ck_assert_uint_eq(rec.opened, 1);
+	more = rig_open(file, false);
+	ck_assert_uint_eq(rec.opened, 2);
+	rig_release(file, more, false);
+	rec.err = -EACCES;
+	rig_begin(FUSE_OPEN, file);
+	rig_put(&(struct fuse_open_in){ 0 }, sizeof(struct fuse_open_in));
+	rig_send();
+	rec.err = 0;
+	ck_assert_uint_eq(rec.opened, 2);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		listing, listing_plus, listing_plus_given, listing_error, read_sizes, write_sizes, xattrs,
-		setxattr_forms, symlink_length, ioctls, out_of_range, optional_handles, notifications, NULL,
+		setxattr_forms, symlink_length, ioctls, out_of_range, optional_handles, notifications, opens_told,
+		NULL,
 	};
 
 	return unit_run("replies", tests, setup, teardown);

@@ -6,26 +6,20 @@
 
 need_root
 seed=${FSDIFF_SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
-tolerate=(--tolerate chown-nothing)
+tolerate=chown-nothing
 # Since Linux 6.6 the kernel asks for birth times, since 6.9 it passes data through.
 case $(uname -r) in
-6.1.*) tolerate+=(--tolerate btime) ;;
-*) passed_through=(--tolerate setid --tolerate kept-flags) ;;
+6.1.*) tolerate+=,btime ;;
+*) passed_through=setid,kept-flags ;;
 esac
 
-# difference NAME OPTIONS [TOLERATED...]
+# difference NAME OPTIONS [TOLERATED]
 difference() {
-	local name=$1 base=$scratch/disk rc=0
+	local base=$scratch/disk
 	mkdir -p "$base/plain" "$base/src"
 	mount_fe "$base/src" "$scratch/mnt" "suid,dev${2:+,$2}"
-	"$FE_TOOLS/fsdiff" --seed "$seed" --steps "${FSDIFF_STEPS:-600}" --concurrent-steps 200 "${tolerate[@]}" \
-		"${@:3}" "$base/plain" "$scratch/mnt" >"$scratch/out" 2>&1 || rc=$?
-	if [ $rc = 0 ]; then
-		ok "fsdiff-$name (seed $seed)"
-	else
-		fail "fsdiff-$name" "seed $seed (FSDIFF_SEED=$seed runs it again)
-$(head -n 40 "$scratch/out")"
-	fi
+	alike "fsdiff-$1" "$seed" --steps "${FSDIFF_STEPS:-600}" --concurrent-steps 200 --tolerate "$tolerate,${3:-}" \
+		"$base/plain" "$scratch/mnt"
 	umount_fe "$scratch/mnt"
 	rm -rf "$base/plain" "$base/src"
 }
@@ -42,7 +36,7 @@ truncate -s 400M "$scratch/image"
 mkfs.ext4 -q "$scratch/image"
 mkdir "$scratch/disk"
 mount -o loop "$scratch/image" "$scratch/disk"
-difference default '' "${passed_through[@]}"
+difference default '' "${passed_through:-}"
 difference nopassthrough nopassthrough
 hammer default ''
 hammer writeback writeback

@@ -3,6 +3,8 @@
 # In a guest whose first process is systemd: the unit that is shipped, and the manager's descriptor store.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/../mount/lib.sh"
+# shellcheck source=tests/mount/service.sh
+. "$tests_dir/service.sh"
 
 need_root
 kills=${VM_SERVICE_KILLS:-10}
@@ -18,27 +20,15 @@ property() {
 drop_in=/run/systemd/system/fuse-extent@.service.d
 mkdir -p "$drop_in" "$src" "$mnt"
 printf '[Service]\nStandardError=append:%s\n' "$scratch/service.log" >"$drop_in/log.conf"
-printf 'SOURCE=passthrough:%s\nMOUNTPOINT=%s\nOPTIONS=allow_other,recover_limit=1000\n' "$src" "$mnt" \
-	>/etc/fuse-extent/test.conf
+configure() { # OPTIONS
+	printf 'SOURCE=passthrough:%s\nMOUNTPOINT=%s\nOPTIONS=allow_other,recover_limit=1000%s\n' "$src" "$mnt" "$1" \
+		>/etc/fuse-extent/test.conf
+}
 
 starts() {
 	systemctl daemon-reload
 	systemctl start "$unit" || { systemctl status "$unit" || true; cat "$scratch/service.log"; return 1; }
 	mounted "$mnt" && [ "$(property ActiveState)" = active ]
-}
-
-open_files() {
-	echo precious >"$mnt/unlinked"
-	exec 7<>"$mnt/unlinked"
-	rm "$mnt/unlinked"
-	echo locked >"$mnt/locked"
-	exec 8<>"$mnt/locked"
-	flock -n 8
-}
-
-still_good() {
-	[ "$(cat /proc/self/fd/7)" = precious ] && ! flock -n "$mnt/locked" true && [ "$(cat "$mnt/locked")" = locked ] &&
-		echo x >"$mnt/x" && [ "$(cat "$src/x")" = x ] && rm "$mnt/x"
 }
 
 restarted() {
@@ -117,21 +107,33 @@ stops() {
 	systemctl stop "$unit" && end_well
 }
 
+# What the module has granted while nobody served, too, is known to who goes on.
+hook_goes_on() {
+	status_json "$mnt" | grep -q '"engine":"hook, exact"' && [ "$(json_number hits)" -gt 0 ]
+}
+
 unmounted() {
+	configure ''
 	systemctl start "$unit"
 	mounted "$mnt"
 	umount "$mnt"
 	end_well
 }
 
+check load insmod "$FE_BUILD/extfuse.ko"
+configure ,cache=exact,entry_timeout=3600,attr_timeout=3600,negative_timeout=3600
 check starts starts || finish
 open_files
 check stored test "$(stored)" -ge 3
 check all-die all_die && check goes-on still_good
+check hook-goes-on hook_goes_on
 check under-load under_load
 check some-die some_die
 check all-die-after-that all_die && check goes-on-after-that still_good
 exec 7<&- 8<&-
+check hook-goes-on-after-that hook_goes_on
+check counts nothing_left "$mnt" 60
 check stops stops
+check unload wait_until 20 rmmod extfuse
 check unmounted unmounted
 finish

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Attributes are the inner backend's. Of a file with dirty data they are asked for when those are written
+ * back, so that times do not change once more afterwards.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "backends/spill/spill.h"
+#include "base/cleanup.h"
+
+bool attrs_differ(const struct file *f, const struct statx *st)
+{
+	return st->stx_size != f->rec->inner_size || st->stx_mtime.tv_sec != f->rec->mtime ||
+	       st->stx_mtime.tv_nsec != f->rec->mtime_ns || st->stx_ctime.tv_sec != f->rec->ctime ||
+	       st->stx_ctime.tv_nsec != f->rec->ctime_ns;
+}
+
+static void note(struct file *f, const struct statx *st)
+{
+	f->rec->inner_size = st->stx_size;
+	f->rec->mtime = st->stx_mtime.tv_sec;
+	f->rec->mtime_ns = st->stx_mtime.tv_nsec;
+	f->rec->ctime = st->stx_ctime.tv_sec;
+	f->rec->ctime_ns = st->stx_ctime.tv_nsec;
+	f->rec->mode = st->stx_mode;
+}
+
+void attrs_adopt(struct file *f, const struct statx *st)
+{
+	/* Half noted counts as not known. */
+	file_set(f, FILE_KNOWN, false);
+	note(f, st);
+	file_set(f, FILE_KNOWN | FILE_SIZED, true);
+}
+
+bool attrs_check(struct spill *sp, struct file *f, const struct statx *st)
+{
+	bool same = file_is(f, FILE_KNOWN) && !attrs_differ(f, st);
+
+	if (same)
+		return true;
+	if (f->present.count)
+		atomic_fetch_add(&sp->counters->stale, 1);
+	file_set(f, FILE_SHED, true);
+	file_set(f, FILE_KNOWN | FILE_PLAIN, false);
+	/* In this order: what a file grew by elsewhere is not known to be zeros. */
+	store_resize(sp, f, st->stx_size);
+	store_forget(sp, f, 0, UINT64_MAX);
+	attrs_adopt(f, st);
+	return false;
+}
+
+int file_ready(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+	       struct fe_handle *handle)
+{
+	struct statx st = { 0 };
+	uint64_t valid = 0;
+	int err;
+
+	if (file_is(f, FILE_SIZED))
+		return 0;
+	err = sp->in->getattr(sp->ip, req, node, inner_handle(sp, handle), &st, &valid);
+	if (err)
+		return err;
+	pthread_mutex_lock(&f->lock);
+	if (!file_is(f, FILE_SIZED))
+		attrs_check(sp, f, &st);
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
+/* Attributes of the inner backend, asked for when the file had seen so many changes. */
+static void settle(struct spill *sp, struct file *f, uint64_t changes, struct statx *st)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&f->lock);
+
+	if (f->dirty.count || f->busy || changes != f->changes) {
+		if (file_is(f, FILE_SIZED))
+			st->stx_size = f->rec->size;
+	} else if (file_passed(sp, f)) {
+		/* It is what it was at its first open, until the next one. */
+		if (attrs_differ(f, st))
+			st->stx_size = f->rec->size;
+	} else if (file_is(f, FILE_KNOWN) || st->stx_size != f->rec->size) {
+		attrs_check(sp, f, st);
+	}
+}
+
+static uint64_t changes_of(struct file *f)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&f->lock);
+
+	return f->changes;
+}
+
+static bool spilled(const struct statx *st)
+{
+	return S_ISREG(st->stx_mode);
+}
+
+static int ask_again(struct spill *sp, struct file *f, const struct fe_request *req, struct statx *st, uint64_t *valid)
+{
+	struct fe_node node;
+	uint64_t changes;
+	int err = file_node(sp, f, &node);
+
+	if (!err && (f->dirty.count || file_is(f, FILE_PASSED)))
+		write_back(sp, f, &node, NULL, false);
+	changes = changes_of(f);
+	if (!err)
+		err = sp->in->getattr(sp->ip, req, &node, NULL, st, valid);
+	if (!err)
+		settle(sp, f, changes, st);
+	return err;
+}
+
+/* An entry that the inner backend found: its file may be newer here. */
+static void entry_found(struct spill *sp, const struct fe_request *req, struct fe_entry *out)
+{
+	struct file *f = spilled(&out->attr) ? file_find(sp, out->record) : NULL;
+
+	if (!f)
+		return;
+	/* It may have changed since it was looked up, so it is asked for again. */
+	if (f->dirty.count || f->busy || file_is(f, FILE_PASSED))
+		ask_again(sp, f, req, &out->attr, &out->attr_valid);
+	file_put(sp, f);
+}
+
+int sp_lookup(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, struct fe_entry *out)
+{
+	struct spill *sp = b;
+	int err = sp->in->lookup(sp->ip, req, parent, name, out);
+
+	if (!err)
+		entry_found(sp, req, out);
+	return err;
+}
+
+int sp_getattr(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	       struct statx *out, uint64_t *valid)
+{
+	struct spill *sp = b;
+	bool raw = handle && part_of(sp, handle)->flags & HANDLE_RAW;
+	struct file *f = raw ? NULL : file_find(sp, node->record);
+	uint64_t changes = 0;
+	int err;
+
+	if (f && (f->dirty.count || file_is(f, FILE_PASSED)))
+		write_back(sp, f, node, NULL, false);
+	if (f)
+		changes = changes_of(f);
+	err = sp->in->getattr(sp->ip, req, node, handle ? inner_handle(sp, handle) : NULL, out, valid);
+	if (!err && f)
+		settle(sp, f, changes, out);
+	file_put(sp, f);
+	return err;
+}
+
+/* What the request itself set does not tell of somebody else's change. */
+static bool as_asked(const struct file *f, const struct fe_setattr *set, const struct statx *st, bool passed)
+{
+	bool times = set->valid & (FE_SET_MTIME | FE_SET_MTIME_NOW);
+
+	if (set->valid & FE_SET_SIZE)
+		return passed ? st->stx_size == set->size : !set->size && !st->stx_size;
+	return st->stx_size == f->rec->inner_size &&
+	       (times || (st->stx_mtime.tv_sec == f->rec->mtime && st->stx_mtime.tv_nsec == f->rec->mtime_ns));
+}
+
+static int set_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+		    struct fe_handle *handle, const struct fe_setattr *set, struct statx *out, uint64_t *valid)
+{
+	bool known;
+	int err = 0;
+
+	/* Data that were written before under the old owner and mode, and with times that are to be the last. */
+	if (set->valid & ~(uint32_t)FE_SET_SIZE)
+		err = write_back_claimed(sp, f, node, NULL, false, false);
+	if (err && f->dirty.count)
+		err = 0; /* it stays dirty: fsync and close tell of it */
+	known = file_is(f, FILE_KNOWN);
+	file_set(f, FILE_KNOWN, false);
+	pthread_mutex_unlock(&f->lock);
+	err = sp->in->setattr(sp->ip, req, node, handle ? inner_handle(sp, handle) : NULL, set, out, valid);
+	pthread_mutex_lock(&f->lock);
+	if (err) {
+		file_set(f, FILE_KNOWN, known);
+		return err;
+	}
+	if (set->valid & FE_SET_SIZE) {
+		store_resize(sp, f, set->size);
+		f->epoch++;
+	}
+	if ((known || (set->valid & FE_SET_SIZE && !set->size)) && as_asked(f, set, out, file_passed(sp, f)))
+		attrs_adopt(f, out);
+	f->rec->mode = out->stx_mode;
+	if (set->valid & FE_SET_SIZE)
+		file_set(f, FILE_SIZED, true);
+	if (file_passed(sp, f) || f->dirty.count)
+		out->stx_size = f->rec->size;
+	return 0;
+}
+
+int sp_setattr(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	       const struct fe_setattr *set, struct statx *out, uint64_t *valid)
+{
+	struct spill *sp = b;
+	struct file *f = file_find(sp, node->record);
+	int err;
+
+	if (!f)
+		return sp->in->setattr(sp->ip, req, node, handle ? inner_handle(sp, handle) : NULL, set, out, valid);
+	pthread_mutex_lock(&f->lock);
+	file_claim(f);
+	err = set_file(sp, f, req, node, handle, set, out, valid);
+	file_unclaim(f);
+	pthread_mutex_unlock(&f->lock);
+	file_put(sp, f);
+	return err;
+}
+
+/* Of a file that names were changed of: only ctime moved. */
+static void attrs_touched(struct spill *sp, const unsigned char *key, const struct statx *st)
+{
+	struct file *f = spilled(st) ? file_find(sp, key) : NULL;
+
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->lock);
+	if (file_is(f, FILE_KNOWN) && !f->busy && !f->dirty.count && st->stx_size == f->rec->inner_size &&
+	    st->stx_mtime.tv_sec == f->rec->mtime && st->stx_mtime.tv_nsec == f->rec->mtime_ns)
+		attrs_adopt(f, st);
+	pthread_mutex_unlock(&f->lock);
+	file_put(sp, f);
+}
+
+int sp_link(void *b, const struct fe_request *req, struct fe_node *node, struct fe_node *parent, const char *name,
+	    struct fe_entry *out)
+{
+	struct spill *sp = b;
+	int err = sp->in->link(sp->ip, req, node, parent, name, out);
+
+	if (!err) {
+		attrs_touched(sp, out->record, &out->attr);
+		entry_found(sp, req, out);
+	}
+	return err;
+}
+
+/* A rename moves the file's ctime on most file systems: that is no reason to fetch it again. */
+static void renamed(struct spill *sp, const struct fe_request *req, struct fe_node *parent, const char *name)
+{
+	static const unsigned char zeros[256];
+	struct fe_request look = *req;
+	struct fe_entry e = { 0 };
+
+	if (!atomic_load(&sp->nfiles))
+		return;
+	/* What the entry owns is to be found by a successor. */
+	e.record = sp->services->record_new(sp->host, sp->node_records, zeros);
+	if (!e.record)
+		return;
+	look.again = 0;
+	look.intent = NULL;
+	if (!sp->in->lookup(sp->ip, &look, parent, name, &e)) {
+		attrs_touched(sp, e.record, &e.attr);
+		if (sp->in->forget)
+			sp->in->forget(sp->ip, &(struct fe_node){ .record = e.record });
+	}
+	sp->services->record_free(sp->host, sp->node_records, e.record);
+}
+
+int sp_rename(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
+	      struct fe_node *newparent, const char *newname, uint32_t flags)
+{
+	struct spill *sp = b;
+	int err = sp->in->rename(sp->ip, req, parent, name, newparent, newname, flags);
+
+	if (!err)
+		renamed(sp, req, newparent, newname);
+	return err;
+}
+
+struct fill {
+	struct fe_dirfill fill;
+	struct fe_dirfill *outer;
+	struct spill *sp;
+};
+
+/* Attributes that come with a listing say nothing of what is dirty. */
+static int fill_add(struct fe_dirfill *fill, const char *name, size_t len, uint64_t ino, unsigned type,
+		    uint64_t next_off, const struct fe_entry *entry)
+{
+	struct fill *mine = (struct fill *)fill;
+	struct file *f = entry && spilled(&entry->attr) ? file_find(mine->sp, entry->record) : NULL;
+	struct fe_entry shown;
+	int full;
+
+	if (f && file_is(f, FILE_SIZED) && (f->dirty.count || f->busy || file_is(f, FILE_PASSED))) {
+		shown = *entry;
+		settle(mine->sp, f, UINT64_MAX, &shown.attr);
+		entry = &shown;
+	}
+	full = mine->outer->add(mine->outer, name, len, ino, type, next_off, entry);
+	mine->fill.room = mine->outer->room;
+	file_put(mine->sp, f);
+	return full;
+}
+
+int sp_readdir(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle, uint64_t off,
+	       struct fe_dirfill *fill)
+{
+	struct spill *sp = b;
+	struct fill mine = {
+		.fill = { .add = fill_add, .room = fill->room, .want_entry = fill->want_entry },
+		.outer = fill,
+		.sp = sp,
+	};
+
+	return sp->in->readdir(sp->ip, req, node, handle, off, &mine.fill);
+}
+
+static void xattr_changed(struct spill *sp, const struct fe_request *req, struct fe_node *node)
+{
+	struct file *f = file_find(sp, node->record);
+	struct fe_request ask = *req;
+	struct statx st = { 0 };
+	uint64_t valid = 0;
+
+	if (!f)
+		return;
+	ask.intent = NULL;
+	file_set(f, FILE_PLAIN, false); /* it may have been capabilities */
+	if (!sp->in->getattr(sp->ip, &ask, node, NULL, &st, &valid))
+		attrs_touched(sp, f->rec->bytes, &st);
+	file_put(sp, f);
+}
+
+int sp_setxattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name, const void *value,
+		size_t size, int flags, int kill_sgid)
+{
+	struct spill *sp = b;
+	int err = sp->in->setxattr(sp->ip, req, node, name, value, size, flags, kill_sgid);
+
+	if (!err)
+		xattr_changed(sp, req, node);
+	return err;
+}
+
+int sp_removexattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name)
+{
+	struct spill *sp = b;
+	int err = sp->in->removexattr(sp->ip, req, node, name);
+
+	if (!err)
+		xattr_changed(sp, req, node);
+	return err;
+}
+
+/* What was changed elsewhere is noticed as at an open. */
+static void check_now(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node)
+{
+	uint64_t changes = changes_of(f), valid = 0;
+	struct statx st = { 0 };
+
+	if (sp->in->getattr(sp->ip, req, node, NULL, &st, &valid))
+		return;
+	pthread_mutex_lock(&f->lock);
+	if (!f->busy && !f->dirty.count && changes == f->changes && !file_passed(sp, f))
+		attrs_check(sp, f, &st);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void suspect(struct spill *sp, struct file *f)
+{
+	pthread_mutex_lock(&f->lock);
+	if (!f->busy && !f->dirty.count && !file_passed(sp, f)) {
+		store_forget(sp, f, 0, UINT64_MAX);
+		file_set(f, FILE_SHED, true);
+		file_set(f, FILE_KNOWN | FILE_SIZED, false);
+	}
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* Who takes a lock sees what others wrote under it before, and who gives it up has written. */
+static int lock_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+		     struct fe_handle *handle, const struct fe_lock *lock)
+{
+	struct fe_lock at_once = *lock;
+	int err;
+
+	if (f->dirty.count || file_is(f, FILE_PASSED))
+		write_back(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE);
+	if (lock->type == F_UNLCK)
+		return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	at_once.wait = 0;
+	err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
+	if (!err)
+		check_now(sp, f, req, node);
+	if (!lock->wait || (err != -EAGAIN && err != -EACCES))
+		return err;
+	/* When it is granted nobody is asked here, so nothing is kept until then. */
+	suspect(sp, f);
+	return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+}
+
+int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	     const struct fe_lock *lock)
+{
+	struct spill *sp = b;
+	struct file *f = part_of(sp, handle)->flags & HANDLE_RAW ? NULL : file_find(sp, node->record);
+	int err = f ? lock_file(sp, f, req, node, handle, lock) :
+		  sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+
+	file_put(sp, f);
+	return err;
+}

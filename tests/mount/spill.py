@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""spill.py DO ARGUMENT...: what spill.test does with files where a shell would be clumsy."""
+import ctypes
+import errno
+import mmap
+import os
+import random
+import sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def expect(what, expected, got):
+    if expected != got:
+        short = [x if len(repr(x)) < 80 else repr(x)[:60] + '...' for x in (expected, got)]
+        sys.exit(f'{what}: expected {short[0]}, got {short[1]}')
+
+
+def content(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def expect_same(a, b):
+    if content(a) != content(b):
+        sys.exit(f'{a} and {b} differ')
+
+
+def write_all(fd, data, off):
+    while data:
+        n = os.pwrite(fd, data, off)
+        data, off = data[n:], off + n
+
+
+def failing(what, fn, *args):
+    """The errno that it ends with, by name."""
+    try:
+        fn(*args)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+    return f'{what} succeeded'
+
+
+def held(path, source, ready, go):
+    """Writes, and says so before it closes when told to."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(fd, os.urandom(300000), 0)
+    open(ready, 'w').close()
+    while not os.path.exists(go):
+        os.sched_yield()
+    os.close(fd)
+    expect_same(path, source)
+
+
+def fails(path, control):
+    """Errors of write-back come from fsync and close, and nothing is lost while the file is open."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(fd, b'a' * 100000, 0)
+    with open(control, 'w') as f:
+        f.write(str(errno.ENOSPC))
+    expect('fsync', 'ENOSPC', failing('fsync', os.fsync, fd))
+    expect('close of a copy', 'ENOSPC', failing('close', os.close, os.dup(fd)))
+    expect('what was written', b'a' * 100000, os.pread(fd, 200000, 0))
+    os.unlink(control)
+    os.fsync(fd)
+    write_all(fd, b'b' * 10, 50)
+    with open(control, 'w') as f:
+        f.write(str(errno.EIO))
+    expect('close', 'EIO', failing('close', os.close, fd))
+
+
+def mapping(path, source):
+    """A shared map, of a file that others read by read(2)."""
+    with open(path, 'wb') as f:
+        f.write(b'-' * 20000)
+    fd = os.open(path, os.O_RDWR)
+    m = mmap.mmap(fd, 20000)
+    m[5000:5005] = b'hello'
+    m.flush()
+    expect('source after msync', b'hello', content(source)[5000:5005])
+    expect('read', b'hello', os.pread(fd, 5, 5000))
+    m[7000:7005] = b'later'
+    os.close(fd)
+    m.close()
+    expect('source after munmap', b'later', content(path)[7000:7005])
+    fd = os.open(source, os.O_RDONLY)
+    while os.pread(fd, 5, 7000) != b'later':
+        os.sched_yield()
+    os.close(fd)
+
+
+def passed(path, source):
+    """A file that the kernel reads by itself is written: only what changed goes back."""
+    content(path)
+    reader = os.open(path, os.O_RDONLY)
+    size = os.fstat(reader).st_size
+    expect('first read', content(source)[:100], os.pread(reader, 100, 0))
+    writer = os.open(path, os.O_RDWR)
+    write_all(writer, b'changed', 100000)
+    write_all(writer, b'tail' * 3000, size)
+    expect('by the reader', b'changed', os.pread(reader, 7, 100000))
+    expect('size', size + 12000, os.fstat(reader).st_size)
+    os.fsync(writer)
+    expect_same(path, source)
+    m = mmap.mmap(writer, 0)
+    m[200000:200006] = b'mapped'
+    m.close()
+    os.ftruncate(writer, 300000)
+    os.close(writer)
+    os.fsync(reader)
+    expect('source', (b'mapped', 300000), (content(source)[200000:200006], os.stat(source).st_size))
+    expect('by the reader', b'mapped', os.pread(reader, 6, 200000))
+    os.close(reader)
+    expect_same(path, source)
+
+
+def copies(a, b, count):
+    """copy_file_range between files: the inner backend is asked for what is absent, and given at the close."""
+    before = content(a)
+    writes = int(content(count)[16:24][::-1].hex(), 16)
+    src = os.open(a, os.O_RDONLY)
+    dst = os.open(b, os.O_CREAT | os.O_RDWR, 0o644)
+    done = 0
+    while done < len(before):
+        n = os.copy_file_range(src, dst, len(before) - done)
+        expect('bytes copied', True, n > 0)
+        done += n
+    expect('writes of the inner backend', writes, int(content(count)[16:24][::-1].hex(), 16))
+    expect('copy', before, os.pread(dst, len(before), 0) if len(before) < 1 << 20 else
+           b''.join(os.pread(dst, 1 << 20, o) for o in range(0, len(before), 1 << 20)))
+    os.close(src)
+    os.close(dst)
+
+
+def copies_to(a, b, source):
+    """copy_file_range, of which the inner backend sees nothing before the close."""
+    src, dst = os.open(a, os.O_RDONLY), os.open(b, os.O_CREAT | os.O_RDWR, 0o644)
+    while os.copy_file_range(src, dst, 1 << 24):
+        pass
+    expect('size at the inner backend', 0, os.stat(source).st_size)
+    os.close(dst)
+    os.close(src)
+    expect_same(a, source)
+
+
+def worker_of(status):
+    import json
+    import subprocess
+    return json.loads(subprocess.run(status, check=True, capture_output=True).stdout)['worker_pid']
+
+
+def killed(path, source, *status):
+    """The server dies again and again while a file is written that nobody has written back."""
+    rng = random.Random(os.environ.get('SPILL_SEED', '1'))
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    model = bytearray(3000000)
+    os.ftruncate(fd, len(model))
+    dirty = 0
+    for turn in range(30):
+        for _ in range(20):
+            off, n = rng.randrange(len(model)), rng.randrange(1, 30000)
+            data = rng.randbytes(min(n, len(model) - off))
+            write_all(fd, data, off)
+            model[off:off + len(data)] = data
+        dirty += content(source) != bytes(model)
+        os.kill(worker_of(status), 9)
+        off = rng.randrange(len(model) - 100000)
+        expect(f'read after death {turn}', bytes(model[off:off + 100000]), os.pread(fd, 100000, off))
+    if dirty < 10:
+        sys.exit(f'it was dirty in {dirty} of 30 deaths only: too little was tested')
+    os.fsync(fd)
+    expect('source', bytes(model), content(source))
+    os.close(fd)
+
+
+def upgraded(path, source, mnt, ctl):
+    """Another program goes on with what is dirty."""
+    import subprocess
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(fd, b'before' * 1000, 0)
+    subprocess.run([ctl, 'upgrade', mnt], check=True)
+    write_all(fd, b'after', 3)
+    expect('read', b'befafterfore', os.pread(fd, 12, 0))
+    os.fsync(fd)
+    os.close(fd)
+    expect('source', b'befafter', content(source)[:8])
+    expect_same(path, source)
+
+
+def many(where, n):
+    """Files with contents of their own, made, and read in another order."""
+    n = int(n)
+    for i in range(n):
+        with open(f'{where}/f{i}', 'wb') as f:
+            f.write(b'%d,' % i * (i % 700 + 1))
+    order = list(range(n))
+    random.Random(n).shuffle(order)
+    for i in order:
+        expect(f'f{i}', b'%d,' % i * (i % 700 + 1), content(f'{where}/f{i}'))
+
+
+def opened(where, n):
+    """As many open at a time, all of them dirty."""
+    fds = [os.open(f'{where}/o{i}', os.O_CREAT | os.O_RDWR, 0o644) for i in range(int(n))]
+    for i, fd in enumerate(fds):
+        write_all(fd, b'%d.' % i * 3000, 0)
+    for i, fd in enumerate(fds):
+        expect(f'o{i}', b'%d.' % i * 3000, os.pread(fd, 30000, 0))
+        os.close(fd)
+
+
+def sparse(path, size):
+    """The end of a large file."""
+    fd = os.open(path, os.O_RDONLY)
+    expect('end', b'the end', os.pread(fd, 100, int(size) - 7))
+    os.close(fd)
+
+
+def pieces(path, source):
+    """Reads and writes here and there, against a plain copy."""
+    rng = random.Random(os.environ.get('SPILL_SEED', '1'))
+    model = bytearray(content(source))
+    fd = os.open(path, os.O_RDWR)
+    for _ in range(600):
+        off, n = rng.randrange(len(model)), rng.randrange(1, 200000)
+        if rng.randrange(3):
+            expect(f'read of {n} at {off}', bytes(model[off:off + n]), os.pread(fd, n, off))
+        else:
+            data = rng.randbytes(n)[:len(model) - off]
+            write_all(fd, data, off)
+            model[off:off + len(data)] = data
+    os.close(fd)
+    expect('source', bytes(model), content(source))
+
+
+def appends(path, source):
+    a = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    b = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for i in range(200):
+        os.write(a if i % 2 else b, b'%04d' % i)
+    os.close(a)
+    os.close(b)
+    expect('source', b''.join(b'%04d' % i for i in range(200)), content(source))
+
+
+def synced(path, source):
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_DSYNC, 0o644)
+    for i in range(5):
+        os.write(fd, b'%d' % i * 1000)
+        expect('source', b''.join(b'%d' % j * 1000 for j in range(i + 1)), content(source))
+    os.close(fd)
+
+
+if __name__ == '__main__':
+    globals()[sys.argv[1]](*sys.argv[2:])

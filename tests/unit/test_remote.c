@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The 9P client's way of reading what a server says, and what it is given on the command line. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "backends/remote/options.h"
+#include "backends/remote/protocol.h"
+#include "unit.h"
+
+static unsigned char buf[4096];
+
+static struct p9_in reading(const struct p9_out *o)
+{
+	return (struct p9_in){ .at = o->base + P9_HEADER, .left = (size_t)(o->at - o->base) - P9_HEADER };
+}
+
+static void put_qid(struct p9_out *o, uint8_t type, uint64_t path)
+{
+	p9_put8(o, type);
+	p9_put32(o, 1);
+	p9_put64(o, path);
+}
+
+static struct p9_out attr_message(uint32_t mode, uint8_t type, uint64_t size, uint64_t valid)
+{
+	struct p9_out o;
+
+	p9_begin(&o, buf, sizeof(buf), P9_TGETATTR + 1);
+	p9_put64(&o, valid);
+	put_qid(&o, type, 77);
+	p9_put32(&o, mode);
+	p9_put32(&o, 1000);
+	p9_put32(&o, 1001);
+	for (int i = 0; i < 15; i++)
+		p9_put64(&o, i == 2 ? size : (uint64_t)i);
+	return o;
+}
+
+START_TEST(message_has_size_type_and_tag)
+{
+	static const unsigned char expected[] = { 19, 0, 0, 0, P9_TWALK, 0x34, 0x12, 2, 0, 0, 0, 3, 0, 'a', 'b', 'c', 9,
+						  0xff, 0xff };
+	struct p9_out o;
+
+	p9_begin(&o, buf, sizeof(buf), P9_TWALK);
+	p9_put32(&o, 2);
+	p9_putstr(&o, "abc");
+	p9_put8(&o, 9);
+	p9_put16(&o, 0xffff);
+	ck_assert_uint_eq(p9_end(&o, 0x1234, 0), sizeof(expected));
+	ck_assert_mem_eq(buf, expected, sizeof(expected));
+	ck_assert_uint_eq(p9_end(&o, 0x1234, 300), sizeof(expected));
+	ck_assert_uint_eq(buf[0] | buf[1] << 8, sizeof(expected) + 300);
+}
+END_TEST
+
+START_TEST(message_that_does_not_fit_is_none)
+{
+	struct p9_out o;
+
+	for (size_t room = P9_HEADER; room < P9_HEADER + 9; room++) {
+		p9_begin(&o, buf, room, P9_TWALK);
+		p9_put32(&o, 2);
+		p9_putstr(&o, "abc");
+		ck_assert(o.over);
+		ck_assert_uint_eq(p9_end(&o, 1, 0), 0);
+	}
+}
+END_TEST
+
+START_TEST(attributes_are_read_whole_or_not)
+{
+	struct p9_out o = attr_message(S_IFREG | 0644, 0, 1234, P9_GETATTR_BASIC);
+	struct p9_in in = reading(&o);
+	struct p9_attr a;
+	struct statx st;
+
+	ck_assert_int_eq(p9_read_attr(&in, &a), 0);
+	ck_assert_int_eq(p9_fill_statx(&a, &st), 0);
+	ck_assert_uint_eq(st.stx_ino, 77);
+	ck_assert_uint_eq(st.stx_size, 1234);
+	ck_assert_uint_eq(st.stx_uid, 1000);
+	ck_assert_uint_eq(st.stx_mode, S_IFREG | 0644);
+	for (size_t left = 0; left < (size_t)(o.at - o.base) - P9_HEADER; left++) {
+		in = (struct p9_in){ .at = o.base + P9_HEADER, .left = left };
+		ck_assert_int_eq(p9_read_attr(&in, &a), -EIO);
+	}
+	p9_put8(&o, 0);
+	in = reading(&o);
+	ck_assert_int_eq(p9_read_attr(&in, &a), -EIO);
+}
+END_TEST
+
+START_TEST(attributes_that_can_not_be_are_refused)
+{
+	static const struct {
+		uint32_t mode;
+		uint8_t type;
+		uint64_t size, valid;
+	} bad[] = {
+		{ S_IFDIR | 0755, 0, 0, P9_GETATTR_BASIC },
+		{ S_IFREG | 0644, P9_QTDIR, 0, P9_GETATTR_BASIC },
+		{ 0644, 0, 0, P9_GETATTR_BASIC },
+		{ S_IFREG, 0, 1ull << 63, P9_GETATTR_BASIC },
+		{ S_IFREG, 0, 0, 1 },
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct p9_out o = attr_message(bad[i].mode, bad[i].type, bad[i].size, bad[i].valid);
+		struct p9_in in = reading(&o);
+		struct p9_attr a;
+		struct statx st;
+		int err = p9_read_attr(&in, &a);
+
+		ck_assert_int_eq(err ? err : p9_fill_statx(&a, &st), -EIO);
+	}
+}
+END_TEST
+
+START_TEST(errors_are_errors)
+{
+	static const struct {
+		uint32_t code;
+		int error;
+	} cases[] = {
+		{ ENOENT, -ENOENT }, { 0, -EIO }, { 512, -EIO }, { 0x80000000, -EIO }, { 0xffffffff, -EIO },
+		{ ENOSYS, -EOPNOTSUPP }, { 511, -511 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct p9_out o;
+		struct p9_in in;
+
+		p9_begin(&o, buf, sizeof(buf), P9_RLERROR);
+		p9_put32(&o, cases[i].code);
+		in = reading(&o);
+		ck_assert_int_eq(p9_read_error(&in), cases[i].error);
+	}
+}
+END_TEST
+
+static int read_one_name(const char *name, size_t len, uint64_t offset)
+{
+	struct p9_dirent d;
+	struct p9_out o;
+	struct p9_in in;
+
+	p9_begin(&o, buf, sizeof(buf), P9_TREADDIR + 1);
+	put_qid(&o, 0, 1);
+	p9_put64(&o, offset);
+	p9_put8(&o, 8);
+	p9_put16(&o, (uint16_t)len);
+	for (size_t i = 0; i < len; i++)
+		p9_put8(&o, (uint8_t)name[i]);
+	in = reading(&o);
+	return p9_read_dirent(&in, &d);
+}
+
+START_TEST(names_lead_nowhere_else)
+{
+	char longest[P9_NAME_MAX + 2];
+
+	memset(longest, 'x', sizeof(longest));
+	ck_assert_int_eq(read_one_name("name", 4, 1), 1);
+	ck_assert_int_eq(read_one_name(longest, P9_NAME_MAX, 1), 1);
+	ck_assert_int_eq(read_one_name(longest, P9_NAME_MAX + 1, 1), -EIO);
+	ck_assert_int_eq(read_one_name("", 0, 1), -EIO);
+	ck_assert_int_eq(read_one_name("a/b", 3, 1), -EIO);
+	ck_assert_int_eq(read_one_name("a\0b", 3, 1), -EIO);
+	ck_assert_int_eq(read_one_name("name", 4, 0), -EIO);
+}
+END_TEST
+
+START_TEST(flags_are_those_of_the_protocol)
+{
+	ck_assert_uint_eq(p9_open_flags(O_RDWR | O_TRUNC | O_APPEND | O_DIRECT | O_CLOEXEC),
+			  O_RDWR | P9_O_LARGEFILE | P9_O_TRUNC);
+	ck_assert_uint_eq(p9_open_flags(O_WRONLY | O_SYNC), O_WRONLY | P9_O_LARGEFILE | P9_O_SYNC | P9_O_DSYNC);
+}
+END_TEST
+
+START_TEST(addresses)
+{
+	static const struct {
+		const char *text, *command, *host, *port, *path, *aname;
+	} good[] = {
+		{ "9p://server/srv", NULL, "server", "564", NULL, "/srv" },
+		{ "9p://server:5640/srv/a:b", NULL, "server", "5640", NULL, "/srv/a:b" },
+		{ "9p://[fe80::1]:5/", NULL, "fe80::1", "5", NULL, "/" },
+		{ "9p://[::1]/x", NULL, "::1", "564", NULL, "/x" },
+		{ "9p+unix:/run/a:b:/srv", NULL, NULL, NULL, "/run/a:b", "/srv" },
+		{ "9p:/srv", "ssh host diod", NULL, NULL, NULL, "/srv" },
+	};
+	static const char *const bad[] = {
+		"9p://host:99999/srv", "9p://host:0/srv", "9p://host:56x/srv", "9p://host:-1/srv",
+		"", "9p://", "9p://host", "9p:///srv", "9p://host:/srv", "9p://[::1", "9p://[::1]x/srv", "9p:/srv",
+		"9p+unix:/run/a", "9p+unix::/srv", "nfs://host/srv",
+	};
+	struct address a;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		ck_assert_int_eq(address_parse(good[i].text, good[i].command, &a), 0);
+		ck_assert_pstr_eq(a.host, good[i].host);
+		ck_assert_pstr_eq(a.port, good[i].port);
+		ck_assert_pstr_eq(a.path, good[i].path);
+		ck_assert_pstr_eq(a.aname, good[i].aname);
+		ck_assert_pstr_eq(a.command, good[i].command);
+		address_free(&a);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ck_assert_int_eq(address_parse(bad[i], NULL, &a), -EINVAL);
+}
+END_TEST
+
+START_TEST(options)
+{
+	static const char *const bad[] = { "sof", "msize=4095", "msize=1048577", "msize=", "timeout=0", "uid=-1", "fids=63",
+					   "fids=1x", "command=", "access=me", "locks=all" };
+	struct remote_options o = { .msize = 1 };
+
+	ck_assert_int_eq(remote_options_parse("soft,access=user,acl,locks=source,msize=8192,timeout=3,fids=64,uid=7,uname=me,"
+					      "command=ssh host x=y", &o), 0);
+	ck_assert(o.soft && o.per_user && o.acl && o.source_locks);
+	ck_assert_uint_eq(o.msize, 8192);
+	ck_assert_uint_eq(o.timeout, 3000000000u);
+	ck_assert_uint_eq(o.fids, 64);
+	ck_assert_uint_eq(o.uid, 7);
+	ck_assert_str_eq(o.uname, "me");
+	ck_assert_str_eq(o.command, "ssh host x=y");
+	remote_options_free(&o);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		ck_assert_int_eq(remote_options_parse(bad[i], &o), -EINVAL);
+		ck_assert_str_eq(o.unknown, bad[i]);
+		remote_options_free(&o);
+	}
+}
+END_TEST
+
+/* ---- a server that takes requests back, and answers nothing else ---- */
+
+#define PATIENCE 10000000000u	/* ns; for what hangs */
+
+static void say(int fd, struct p9_out *o, uint16_t tag)
+{
+	/* The client may have closed its side. */
+	send(fd, o->base, p9_end(o, tag, 0), MSG_NOSIGNAL);
+}
+
+static void answer(int fd, uint8_t type, uint16_t tag)
+{
+	struct p9_out o;
+
+	p9_begin(&o, buf, sizeof(buf), (uint8_t)(type + 1));
+	if (type == P9_TVERSION) {
+		p9_put32(&o, P9_MSIZE_MIN);
+		p9_putstr(&o, P9_VERSION);
+	} else if (type == P9_TATTACH) {
+		put_qid(&o, P9_QTDIR, 77);
+	} else if (type == P9_TGETATTR) {
+		o = attr_message(S_IFDIR | 0755, P9_QTDIR, 0, P9_GETATTR_BASIC);
+	}
+	say(fd, &o, tag);
+}
+
+static void *takes_back(void *arg)
+{
+	int fd = accept(*(int *)arg, NULL, NULL);
+	unsigned char message[MESSAGE_MAX * 2];
+
+	while (recv(fd, message, 4, MSG_WAITALL) == 4) {
+		struct p9_in in = { .at = message, .left = sizeof(message) };
+		size_t size = p9_get32(&in);
+		uint8_t type;
+
+		ck_assert(size >= P9_HEADER && size <= sizeof(message));
+		ck_assert_int_eq(recv(fd, message + 4, size - 4, MSG_WAITALL), (ssize_t)size - 4);
+		type = p9_get8(&in);
+		if (type == P9_TFLUSH || type == P9_TVERSION || type == P9_TATTACH || type == P9_TGETATTR)
+			answer(fd, type, p9_get16(&in));
+	}
+	close(fd);
+	return NULL;
+}
+
+static void no_line(void *arg, int level, const char *line)
+{
+	(void)arg;
+	(void)level;
+	(void)line;
+}
+
+static void keep_none(void *arg, int fd)
+{
+	(void)arg;
+	(void)fd;
+}
+
+static void not_busy(void *arg, bool now)
+{
+	(void)arg;
+	(void)now;
+}
+
+static int listen_at(char *dir, struct sockaddr_un *sa)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	sa->sun_family = AF_UNIX;
+	snprintf(sa->sun_path, sizeof(sa->sun_path), "%s/socket", dir);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)sa, sizeof(*sa)), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	return fd;
+}
+
+START_TEST(requests_that_are_taken_back_use_nothing_up)
+{
+	char dir[] = "/tmp/fuse-extent-unit.XXXXXX", aname[] = "/";
+	struct sockaddr_un sa = { 0 };
+	int listener = listen_at(dir, &sa), err;
+	struct client_options opt = { .address = { .path = sa.sun_path, .aname = aname }, .msize = P9_MSIZE_MAX,
+				      .timeout = PATIENCE, .log = no_line };
+	struct client_shared shared = { .fd = -1 };
+	static struct client c;
+	pthread_t server;
+	struct waiter w;
+	uint32_t epoch;
+
+	c.shared = &shared;
+	c.keep = keep_none;
+	c.busy = not_busy;
+	client_init(&c, &opt);
+	ck_assert_int_eq(pthread_create(&server, NULL, takes_back, &listener), 0);
+	ck_assert_int_eq(client_start(&c), 0);
+	waiter_begin(&w, &c, 0);
+	epoch = client_round(&w, false, &err);
+	ck_assert_int_eq(err, 0);
+	for (unsigned i = 0; i < 3 * TAGS; i++) {
+		struct rpc *r = rpc_new(&w, P9_TCLUNK);
+
+		p9_put32(&r->out, 1);
+		w.deadline = clock_ns() + PATIENCE;
+		ck_assert_msg(!rpc_send(r, epoch), "no tag is left after %u requests", i);
+		w.deadline = 1;
+		ck_assert_int_eq(rpc_wait(r), -ETIMEDOUT);
+		rpc_end(r);
+	}
+	client_round_end(&w);
+	waiter_end(&w);
+	client_close(&c);
+	pthread_join(server, NULL);
+	close(listener);
+	unlink(sa.sun_path);
+	rmdir(dir);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		message_has_size_type_and_tag, message_that_does_not_fit_is_none, attributes_are_read_whole_or_not,
+		attributes_that_can_not_be_are_refused, errors_are_errors, names_lead_nowhere_else,
+		flags_are_those_of_the_protocol, addresses, options, requests_that_are_taken_back_use_nothing_up, NULL,
+	};
+
+	return unit_run("remote", tests, NULL, NULL);
+}
