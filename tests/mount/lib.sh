@@ -166,7 +166,8 @@ drop_mounts() {
 	local m path
 	mounts_below "$1" | while read -r m; do
 		path=$(unescape "${m//\\/\\0}")
-		umount "$path" 2>/dev/null || umount -l "$path" 2>/dev/null || true
+		# The server's server may be gone, and what is dirty wait for it.
+		timeout -k 2 20 umount "$path" 2>/dev/null || umount -l "$path" 2>/dev/null || true
 	done
 }
 
