@@ -3,7 +3,7 @@
  * killer [--kills N] [--seed N] [--min US] [--max US] [--who WHO[,WHO..]] [--signals NAME[,..]] MOUNTPOINT
  * Kills the processes that serve a mount, one at a random moment after the other, until N are dead or
  * it gets SIGTERM, and prints how many it were. WHO: worker, keeper. It asks the server's control
- * socket for the pids before each kill; a worker that has no successor within 10 seconds is a failure.
+ * socket for the pids before each kill; a worker that has no successor within a minute is a failure.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -21,7 +21,7 @@
 #include "programs/control.h"
 
 #define STATUS_SIZE	16384
-#define GIVE_UP_S	10
+#define GIVE_UP_S	60
 
 static struct {
 	long kills;

@@ -29,7 +29,7 @@ diod_again_and_again() {
 	local child=
 	trap - ERR EXIT
 	cd "$scratch" || exit
-	trap 'kill "$child"; exit 0' TERM
+	trap 'kill "$child"; kill -CONT "$child"; exit 0' TERM
 	set +e
 	while :; do
 		diod -f -n -N -l "127.0.0.1:$1" -e "$2" -L stderr -c /dev/null &
