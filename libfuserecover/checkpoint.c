@@ -141,9 +141,13 @@ int fr_mutex_robust(pthread_mutex_t *m)
 void fr_reset_locks(struct fr *fr)
 {
 	pthread_mutex_init(&fr->tables_lock, NULL);
-	for (uint32_t i = 0; i < fr->layout.parts; i++)
-		for (uint32_t n = 0; fr->tables[i] && n < STRIPES; n++)
+	for (uint32_t i = 0; i < fr->layout.parts; i++) {
+		if (!fr->tables[i])
+			continue;
+		for (uint32_t n = 0; n < STRIPES; n++)
 			pthread_mutex_init(&fr->tables[i]->locks[n], NULL);
+		fr->tables[i]->freed = NIL;
+	}
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		struct fr_slot *s = &fr->slots[i];
 
@@ -383,6 +387,7 @@ int fr_take_possession(struct fr *fr)
 	if (!fr->from_store && fr_is_upgrade(fr)) {
 		fr->old_standby = (pid_t)atomic_load(&h->standby);
 		fr->program = atomic_load(&h->program) + 1;
+		fr_signals_catch(fr);
 		fr_signals_mask(SIG_UNBLOCK, NULL);
 	} else {
 		atomic_store(&h->upgrade, UPGRADE_NONE);

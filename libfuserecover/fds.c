@@ -86,6 +86,11 @@ void fr_fd_disown(struct fr *fr, int fd)
 		atomic_fetch_and(&fr->fd_map[fd], FD_HELD);
 }
 
+bool fr_fd_is_of(const struct fr *fr, int fd, enum fd_owner owner)
+{
+	return fd >= 0 && (uint32_t)fd < fr_fds_end(fr) && FD_OWNER(atomic_load(&fr->fd_map[fd])) == owner;
+}
+
 /* ---- what is open ---- */
 
 static int number_of(const struct dirent *entry)
@@ -181,7 +186,7 @@ void fr_fds_close_of(struct fr *fr, enum fd_owner owner, const int *spare, unsig
 static bool unknown(const struct fr *fr, int fd)
 {
 	/* Beyond the map nothing can be kept, and nothing is closed. */
-	return (uint32_t)fd < atomic_load(&fr->cp->fds_grown) && atomic_load(&fr->fd_map[fd]) == FD_NONE;
+	return (uint32_t)fd < fr_fds_end(fr) && atomic_load(&fr->fd_map[fd]) == FD_NONE;
 }
 
 /* What is open under a number, which may be given again meanwhile. */

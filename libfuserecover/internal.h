@@ -370,7 +370,8 @@ void fr_blame_leave(struct fr_slot *slot);
 /* ---- process.c ---- */
 /* fork(2), with one table of descriptors for both or a copy: 0 in the child, or a negative errno. */
 pid_t fr_fork(bool share_descriptors, int *pidfd);
-/* -1 counts as dead. */
+/* A negative one is of a process that is dead, but for this: there was no descriptor to be had. */
+#define PIDFD_UNKNOWN	(-2)
 bool fr_pidfd_dead(int pidfd);
 /* At most ms; whether it is dead then. */
 bool fr_pidfd_wait(int pidfd, int ms);
@@ -415,6 +416,8 @@ int fr_watcher_start(struct fr *fr);
 /* The keeper: goes on with what was asked for; returns whether it has to look again within 50 ms. Becomes
  * another program, or does not return, where that one is to take over. */
 bool fr_upgrade_step(struct fr *fr);
+/* The trial of the other program, if there is one. */
+void fr_upgrade_end_trial(struct fr *fr);
 /* Whether this process belongs to a program that is being replaced. */
 bool fr_upgrade_begun(const struct fr *fr);
 /* Its standby waits, until it has become the keeper or may leave. */
@@ -473,6 +476,7 @@ int fr_store_names(const char *names, unsigned count, int *numbers, const char *
 
 /* ---- fds.c ---- */
 int fr_fd_own(struct fr *fr, int fd, enum fd_owner owner);
+bool fr_fd_is_of(const struct fr *fr, int fd, enum fd_owner owner);
 void fr_fd_disown(struct fr *fr, int fd);
 /* Numbers from here on are in nobody's care. */
 uint32_t fr_fds_end(const struct fr *fr);

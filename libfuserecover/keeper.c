@@ -167,7 +167,7 @@ static void follow_worker(struct keeper *k)
 	struct fr *fr = k->fr;
 	uint64_t claim = atomic_load(&fr->cp->worker);
 
-	if (claim == fr->worker_claim)
+	if (claim == fr->worker_claim && fr->worker_pidfd != PIDFD_UNKNOWN)
 		return;
 	/* Its death is seen to first; but what is stuck in the kernel may not go for ever. */
 	if (fr->worker_pidfd >= 0) {
@@ -256,6 +256,9 @@ static void become_keeper(struct keeper *k)
 	struct fr *fr = k->fr;
 
 	fr->role = KEEPER;
+	/* The dead keeper may have closed it, and its number be given again. */
+	if (fr->worker_pidfd >= 0 && !fr_fd_is_of(fr, fr->worker_pidfd, FD_KEEPERS))
+		fr->worker_pidfd = PIDFD_UNKNOWN;
 	atomic_store(&fr->cp->opening[KEEPER], 1);
 	atomic_store(&fr->cp->opening[STANDBY], 0);
 	fr_fds_close_of(fr, FD_KEEPERS, &fr->worker_pidfd, 1);
@@ -361,6 +364,7 @@ static int end_service(struct keeper *k)
 {
 	struct fr *fr = k->fr;
 
+	fr_upgrade_end_trial(fr);
 	/* The standby first: it might be about to become the worker. */
 	if (fr->standby && CLAIM_PID(atomic_load(&fr->cp->worker)) != fr->standby)
 		kill(fr->standby, SIGKILL);
@@ -456,8 +460,10 @@ PUBLIC int fr_run(struct fr *fr)
 	if (!err && fcntl(fr->fd, F_ADD_SEALS, F_SEAL_GROW) && errno != EPERM)
 		err = -errno;
 	err = err ? err : fr_fds_keep_open(fr);
-	if (err)
+	if (err) {
+		fr_signals_restore();
 		return err;
+	}
 	pthread_sigmask(SIG_SETMASK, NULL, &fr->mask);
 	fr->worker_claim = atomic_load(&fr->cp->worker);
 	fr_claim_keeper(fr, atomic_load(&fr->cp->keeper));

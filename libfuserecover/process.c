@@ -18,6 +18,8 @@
 
 #include "libfuserecover/internal.h"
 
+#define UNKNOWN_MS	1000	/* then it is tried again */
+
 #ifndef PR_GET_TID_ADDRESS
 #define PR_GET_TID_ADDRESS 40
 #endif
@@ -69,8 +71,10 @@ bool fr_pidfd_wait(int pidfd, int ms)
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 	int n;
 
-	if (pidfd < 0)
+	if (pidfd < 0 && pidfd != PIDFD_UNKNOWN)
 		return true;
+	if (pidfd < 0 && (ms < 0 || ms > UNKNOWN_MS))
+		ms = UNKNOWN_MS;
 	do
 		n = poll(&p, 1, ms);
 	while (n < 0 && errno == EINTR);
@@ -91,6 +95,8 @@ int fr_pidfd_of(struct fr *fr, pid_t pid, enum fd_owner owner, enum role opener)
 	fd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (fd >= 0)
 		fr_fd_own(fr, fd, owner);
+	else if (pid && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		fd = PIDFD_UNKNOWN;
 	FR_STEP();
 	atomic_store(&fr->cp->opening[opener], 0);
 	return fd;

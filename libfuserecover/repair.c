@@ -176,6 +176,9 @@ int fr_tables_recover(struct fr *fr)
 		if (!t || (!suspect && fr_table_plausible(t)) || fr_table_whole(t, why, sizeof(why)))
 			continue;
 		fr_log(fr, LOG_ERR, "table %s is damaged: %s; making it anew from its records", t->name, why);
+		/* What is half made is not plausible to everybody. */
+		atomic_store(&fr->cp->damaged, 1);
+		FR_STEP();
 		err = fr_table_repair(t);
 		if (err)
 			return err;

@@ -42,7 +42,7 @@ void fr_be_usual(struct fr *fr)
 
 static void know_worker(struct fr *fr, uint64_t claim)
 {
-	if (claim == fr->worker_claim)
+	if (claim == fr->worker_claim && fr->worker_pidfd != PIDFD_UNKNOWN)
 		return;
 	fr_close_own(fr, &fr->worker_pidfd);
 	fr->worker_pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, STANDBY);
@@ -87,7 +87,7 @@ static void wait_for_threads(struct fr *fr)
 	}
 	/* Others have no lock that would tell. */
 	while (atomic_load(&fr->cp->helpers) && !fr_pidfd_wait(fr->worker_pidfd, 20))
-		;
+		know_worker(fr, fr->worker_claim);
 }
 
 /* Whether no thread of this worker will run any more; else waits for a while, at most ms. */

@@ -68,11 +68,14 @@ static bool set_aside(struct fr_slot *slot, uint32_t fault)
 	const struct fuse_in_header *in = header_of(slot);
 	char request[128];
 
-	if (!fault)
-		return false;
-	atomic_store(&cp->fault, 0);
-	FR_STEP();
-	if (++cp->tries < slot->fr->options.tries)
+	if (fault) {
+		atomic_store(&cp->fault, 0);
+		FR_STEP();
+		cp->tries++;
+		FR_STEP();
+	}
+	/* Also where who counted the last try died before its answer. */
+	if (cp->tries < slot->fr->options.tries)
 		return false;
 	fr_describe_request(slot, request, sizeof(request));
 	fr_log(slot->fr, LOG_ERR, "%u workers died of one request (signal %u): it gets EIO: %s", cp->tries, fault,

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -167,7 +168,7 @@ static int set_variable(struct fr *fr, bool trial)
 
 static void __attribute__((noreturn)) become(struct fr *fr, bool trial)
 {
-	int err = fr_fds_hand_down(fr);
+	int err = close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC) ? -errno : fr_fds_hand_down(fr);
 
 	err = err ? err : set_variable(fr, trial);
 	err = err ? err : fr->options.exec(fr->options.arg, program(fr));
@@ -185,6 +186,15 @@ static void end_trial(struct fr *fr)
 	fr->trial_pid = 0;
 }
 
+void fr_upgrade_end_trial(struct fr *fr)
+{
+	if (!fr->trial_pid)
+		return;
+	kill(fr->trial_pid, SIGKILL);
+	waitpid(fr->trial_pid, NULL, 0);
+	end_trial(fr);
+}
+
 /* Its descriptors are a copy: what it opens or closes is no concern of ours. */
 static int start_trial(struct fr *fr)
 {
@@ -197,6 +207,9 @@ static int start_trial(struct fr *fr)
 	else
 		pid = fr_fork(false, &pidfd);
 	if (!pid) {
+		/* What it has open would outlive the service. */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != CLAIM_PID(fr->keeper_claim))
+			_exit(1);
 		fcntl(out[1], F_SETFL, 0);
 		dup2(out[1], STDERR_FILENO);
 		become(fr, true);
@@ -276,24 +289,30 @@ static void judge_trial(struct fr *fr, int status)
 
 /* ---- the switch ---- */
 
-/* Takes the role of the worker away from whoever has it, for good. False: it does not die. */
-static bool end_worker(struct fr *fr)
+enum end { ENDED, HANGS, SUCCEEDED };
+
+/* Takes the role of the worker away from who has it, for good; but not from the standby, which has it where the
+ * worker died just now: then nobody but the keeper would be left. */
+static enum end end_worker(struct fr *fr)
 {
 	for (;;) {
 		uint64_t claim = atomic_load(&fr->cp->worker), mine = CLAIM(CLAIM_NUMBER(claim) + 1, getpid());
-		int pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, KEEPER);
+		int pidfd;
 		bool dead;
 
+		if (CLAIM_PID(claim) == fr->standby)
+			return SUCCEEDED;
+		pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, KEEPER);
 		if (pidfd >= 0)
 			kill(CLAIM_PID(claim), SIGKILL);
 		dead = fr_pidfd_wait(pidfd, KILL_MS);
 		fr_close_own(fr, &pidfd);
 		if (!dead)
-			return false;
+			return HANGS;
 		waitpid(CLAIM_PID(claim), NULL, WNOHANG);
 		FR_STEP();
 		if (atomic_compare_exchange_strong(&fr->cp->worker, &claim, mine))
-			return true;
+			return ENDED;
 	}
 }
 
@@ -323,6 +342,7 @@ static void leave_table(struct fr *fr)
 static void switch_programs(struct fr *fr)
 {
 	sigset_t before;
+	enum end end;
 
 	/* What comes from here on is for the new program: it is pending over execve(2). */
 	fr_signals_mask(SIG_BLOCK, &before);
@@ -331,7 +351,11 @@ static void switch_programs(struct fr *fr)
 	FR_STEP();
 	atomic_store(&fr->cp->upgrade, UPGRADE_SWITCHING);
 	FR_STEP();
-	if (!end_worker(fr)) {
+	end = end_worker(fr);
+	if (end == SUCCEEDED) {
+		/* From the start. */
+		atomic_store(&fr->cp->upgrade, UPGRADE_ASKED);
+	} else if (end == HANGS) {
 		/* It may still go, and then has a successor. */
 		atomic_store(&fr->cp->upgrade, UPGRADE_ASKED);
 		failed(fr, "the worker hangs in the kernel and can not be ended");
@@ -377,7 +401,7 @@ bool fr_upgrade_step(struct fr *fr)
 	end_trial(fr);
 	if (!status && fr->standby)
 		switch_programs(fr);
-	return false;
+	return atomic_load(&fr->cp->upgrade) == UPGRADE_ASKED;
 }
 
 /* ---- when it did not work out ---- */

@@ -91,6 +91,12 @@ static void __attribute__((noreturn)) keeper_from_worker(struct fr *fr, uint64_t
 	_exit(fr_keep(fr) ? 1 : 0);
 }
 
+/* Whether this process took the role from one that is dead. */
+static bool keeps(const struct fr *fr, uint64_t dead, pid_t pid)
+{
+	return atomic_load(&fr->cp->keeper) == CLAIM(CLAIM_NUMBER(dead) + 1, pid);
+}
+
 static void make_keeper(struct watcher *w)
 {
 	struct fr *fr = w->fr;
@@ -109,9 +115,10 @@ static void make_keeper(struct watcher *w)
 	fr_fd_own(fr, pidfd, FD_WORKERS);
 	while (atomic_load(&fr->cp->keeper) == dead && waited++ < PROVE_MS / 5 && !fr_pidfd_wait(pidfd, 5))
 		;
-	if (atomic_load(&fr->cp->keeper) == dead)
+	/* It hangs, or another one was faster. */
+	if (!keeps(fr, dead, pid))
 		kill(pid, SIGKILL);
-	if (atomic_load(&fr->cp->keeper) != CLAIM(CLAIM_NUMBER(dead) + 1, pid))
+	if (!keeps(fr, dead, pid))
 		waitpid(pid, NULL, 0);
 	fr_close_own(fr, &pidfd);
 }
@@ -167,6 +174,8 @@ static void *watch(void *arg)
 	for (;;) {
 		if (fr_pidfd_wait(w->keeper_pidfd, w->collect_ms))
 			keeper_died(w);
+		else if (w->keeper_pidfd == PIDFD_UNKNOWN)
+			know_keeper(w);
 		else
 			collect(w);
 	}

@@ -259,6 +259,41 @@ watched() {
 	umount_fe "$mnt"
 }
 
+seen_at() {
+	(cd "$1" && find . -printf '%P %s %m %n %T@ %C@\n' | sort)
+}
+
+# Far more than there is memory for: the same answers, and every grant is counted.
+full() {
+	local d round
+	fresh "cache=exact,cache_size=1M,$long"
+	for d in short long other; do
+		mkdir "$src/$d"
+	done
+	(cd "$src/short" && seq 1500 | xargs touch)
+	(cd "$src/long" && seq -f '%0120g' 1500 | xargs touch)
+	(cd "$src/other" && seq -f 'name-%g' 1500 | xargs touch)
+	echo text >"$src/file"
+	check full-settled wait_until 30 settled
+	for round in filled again moved removed; do
+		case $round in
+		moved)
+			mv "$mnt/short" "$mnt/other/inner"
+			mv "$mnt/long" "$mnt/short"
+			;;
+		removed) find "$mnt/other" -name '*[13579]' -type f -delete ;;
+		esac
+		seen_at "$src" >"$scratch/there"
+		seen_at "$mnt" >"$scratch/here"
+		check "full-$round" cmp "$scratch/there" "$scratch/here"
+	done
+	stat -c %s "$mnt/file" >"$scratch/out"
+	asks full-latest LOOKUP 0 stat -c %s "$mnt/file"
+	like full-hits '"hits":[1-9]' "$(status_json "$mnt")"
+	check full-counts nothing_left
+	umount_fe "$mnt"
+}
+
 # What a backend lets be kept of what the file system and access(2) say.
 kept() {
 	mkdir -p "$src"
@@ -446,6 +481,7 @@ mkdir "$src"
 engine
 answers
 whole
+full
 kept
 data
 watched
