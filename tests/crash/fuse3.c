@@ -304,7 +304,7 @@ static void nothing_left(void)
 	struct statvfs st = { 0 };
 	bool clean = false;
 
-	for (int i = 0; i < 1000 && !clean; i++) {
+	for (int i = 0; i < 6000 && !clean; i++) {
 		if (f && i % 100 == 0) {
 			fprintf(f, "2\n");
 			fflush(f);

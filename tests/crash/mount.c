@@ -267,7 +267,7 @@ static void nothing_left(void)
 {
 	FILE *f = fopen("/proc/sys/vm/drop_caches", "w");
 
-	for (int i = 0; i < 1000 && (fr_table_used(fs.nodes) != 1 || fr_table_used(fs.blocks)); i++) {
+	for (int i = 0; i < 6000 && (fr_table_used(fs.nodes) != 1 || fr_table_used(fs.blocks)); i++) {
 		if (f && i % 100 == 0) {
 			fprintf(f, "2\n");
 			fflush(f);

@@ -49,11 +49,13 @@ static void orders(void)
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		/* All three at once is the end: nobody is left to take over. */
-		for (long gap = strlen(all[i]) > 2 ? 600000 : 0; gap <= 600000; gap = gap ? gap * 25 : 40) {
+		for (long gap = all[i][1] && all[i][2] ? 600000 : 0; gap <= 600000; gap = gap ? gap * 25 : 40) {
 			for (const char *role = all[i]; *role; role++) {
 				kill_role(*role);
 				echo_load(&e, 20);
 				pause_us(role[1] ? gap : 0);
+				if (all[i][1] && all[i][2])
+					echo_settled(&e);
 			}
 			echo_load(&e, 50);
 			echo_settled(&e);

@@ -24,7 +24,7 @@ const struct actor actors[] = {
 	{ "oth2", UID_OTH, GID_D, 0 },
 };
 
-enum { ACTORS = sizeof(actors) / sizeof(*actors), PATIENCE_MS = 10000 };
+enum { ACTORS = sizeof(actors) / sizeof(*actors), PATIENCE_MS = 60000 };
 
 struct message {
 	char dir[PATH_MAX];

@@ -26,7 +26,7 @@ listens() {
 
 # It is started again when it dies: diod 1.0.24 does so at times when a connection is cut off.
 diod_again_and_again() {
-	local child=
+	local status child=
 	trap - ERR EXIT
 	cd "$scratch" || exit
 	trap 'kill "$child"; kill -CONT "$child"; exit 0' TERM
@@ -37,7 +37,9 @@ diod_again_and_again() {
 		echo "$child" >"$scratch/diod.pid.new"
 		mv "$scratch/diod.pid.new" "$scratch/diod.pid"
 		wait "$child"
-		echo "diod ended with status $?"
+		status=$?
+		rm "$scratch/diod.pid"
+		echo "diod ended with status $status"
 		sleep 0.1
 	done
 }
@@ -50,8 +52,13 @@ start_diod() {
 	wait_until 20 listens "$1" || { cat "$scratch/diod.log"; return 1; }
 }
 
+try_kill_diod() {
+	kill -9 "$(cat "$scratch/diod.pid" 2>/dev/null)" 2>/dev/null
+}
+
+# Between one that died and the next one there is none.
 kill_diod() {
-	kill -9 "$(cat "$scratch/diod.pid")"
+	wait_until 20 try_kill_diod
 }
 
 # start_ganesha PORT EXPORT: sets $server.

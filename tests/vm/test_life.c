@@ -35,7 +35,7 @@ static void test_nlookup(void)
 		stat(rig_path(r, "counted"), &st);
 	granted = r->nodes[n - r->fs->nodes].grants;
 	result(granted == 1000, "grants", "%ld", granted);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 1000; i++) {
 		drop_caches();
 		left = nlookup(n);
 		if (!left)
