@@ -222,13 +222,13 @@ int rpc_send(struct rpc *r, uint32_t epoch)
 	return 0;
 }
 
-/* A request has no answer any more when its Tflush has one; it may have had one before. */
+/* A request has no answer any more when its Tflush has one; it may have had one before, or that is coming in. */
 static void flushed(struct client *c, const struct rpc *f)
 {
 	struct rpc *r = f->flushes;
 
 	pthread_mutex_lock(&c->lock);
-	if (!f->error && c->tags[f->flushed_tag] == r)
+	if (!f->error && c->tags[f->flushed_tag] == r && r->state == RPC_FLYING)
 		r = rpc_over(c, r, LOST);
 	else
 		r = NULL;

@@ -10,6 +10,7 @@
 
 #include "backends/remote/options.h"
 #include "backends/remote/protocol.h"
+#include "base/cleanup.h"
 #include "unit.h"
 
 static unsigned char buf[4096];
@@ -267,11 +268,19 @@ static void answer(int fd, uint8_t type, uint16_t tag)
 	say(fd, &o, tag);
 }
 
+struct server {
+	int listener;
+	_Atomic int fd;		/* of the connection */
+	_Atomic bool mute;	/* answers nothing by itself any more */
+};
+
 static void *takes_back(void *arg)
 {
-	int fd = accept(*(int *)arg, NULL, NULL);
+	struct server *s = arg;
+	int fd = accept(s->listener, NULL, NULL);
 	unsigned char message[MESSAGE_MAX * 2];
 
+	s->fd = fd;
 	while (recv(fd, message, 4, MSG_WAITALL) == 4) {
 		struct p9_in in = { .at = message, .left = sizeof(message) };
 		size_t size = p9_get32(&in);
@@ -280,6 +289,8 @@ static void *takes_back(void *arg)
 		ck_assert(size >= P9_HEADER && size <= sizeof(message));
 		ck_assert_int_eq(recv(fd, message + 4, size - 4, MSG_WAITALL), (ssize_t)size - 4);
 		type = p9_get8(&in);
+		if (s->mute)
+			continue;
 		if (type == P9_TFLUSH || type == P9_TVERSION || type == P9_TATTACH || type == P9_TGETATTR)
 			answer(fd, type, p9_get16(&in));
 	}
@@ -318,28 +329,58 @@ static int listen_at(char *dir, struct sockaddr_un *sa)
 	return fd;
 }
 
-START_TEST(requests_that_are_taken_back_use_nothing_up)
-{
-	char dir[] = "/tmp/fuse-extent-unit.XXXXXX", aname[] = "/";
-	struct sockaddr_un sa = { 0 };
-	int listener = listen_at(dir, &sa), err;
-	struct client_options opt = { .address = { .path = sa.sun_path, .aname = aname }, .msize = P9_MSIZE_MAX,
-				      .timeout = PATIENCE, .log = no_line };
-	struct client_shared shared = { .fd = -1 };
-	static struct client c;
-	pthread_t server;
-	struct waiter w;
-	uint32_t epoch;
+static char socket_dir[32], aname[] = "/";
+static struct sockaddr_un address;
+static struct server server;
+static pthread_t server_thread;
+static struct client_shared shared;
+static struct client c;
 
+static void client_prepare(void)
+{
+	struct client_options opt = { .address = { .path = address.sun_path, .aname = aname }, .msize = P9_MSIZE_MAX,
+				      .timeout = PATIENCE, .log = no_line };
+
+	shared.fd = -1;
 	c.shared = &shared;
 	c.keep = keep_none;
 	c.busy = not_busy;
 	client_init(&c, &opt);
-	ck_assert_int_eq(pthread_create(&server, NULL, takes_back, &listener), 0);
+}
+
+/* Returns the epoch of its round. */
+static uint32_t client_begin(struct waiter *w)
+{
+	uint32_t epoch;
+	int err;
+
+	strcpy(socket_dir, "/tmp/fuse-extent-unit.XXXXXX");
+	server.listener = listen_at(socket_dir, &address);
+	client_prepare();
+	ck_assert_int_eq(pthread_create(&server_thread, NULL, takes_back, &server), 0);
 	ck_assert_int_eq(client_start(&c), 0);
-	waiter_begin(&w, &c, 0);
-	epoch = client_round(&w, false, &err);
+	waiter_begin(w, &c, 0);
+	epoch = client_round(w, false, &err);
 	ck_assert_int_eq(err, 0);
+	return epoch;
+}
+
+static void client_end(struct waiter *w)
+{
+	client_round_end(w);
+	waiter_end(w);
+	client_close(&c);
+	pthread_join(server_thread, NULL);
+	close(server.listener);
+	unlink(address.sun_path);
+	rmdir(socket_dir);
+}
+
+START_TEST(requests_that_are_taken_back_use_nothing_up)
+{
+	struct waiter w;
+	uint32_t epoch = client_begin(&w);
+
 	for (unsigned i = 0; i < 3 * TAGS; i++) {
 		struct rpc *r = rpc_new(&w, P9_TCLUNK);
 
@@ -350,13 +391,71 @@ START_TEST(requests_that_are_taken_back_use_nothing_up)
 		ck_assert_int_eq(rpc_wait(r), -ETIMEDOUT);
 		rpc_end(r);
 	}
-	client_round_end(&w);
-	waiter_end(&w);
-	client_close(&c);
-	pthread_join(server, NULL);
-	close(listener);
-	unlink(sa.sun_path);
-	rmdir(dir);
+	client_end(&w);
+}
+END_TEST
+
+static struct rpc *of_tag(uint16_t tag)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&c.lock);
+
+	return c.tags[tag];
+}
+
+static enum rpc_state state_of(const struct rpc *r)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&c.lock);
+
+	return r->state;
+}
+
+static _Atomic bool gave_up;
+
+static void *waits_in_vain(void *arg)
+{
+	struct rpc *r = arg;
+
+	ck_assert_int_eq(rpc_wait(r), -ETIMEDOUT);
+	gave_up = true;
+	rpc_end(r);
+	return NULL;
+}
+
+/* The server says that it took a request back, before it is asked to, and then answers it none the less. */
+START_TEST(answer_that_arrives_is_not_taken_back)
+{
+	static const unsigned char rest[4];
+	struct waiter w;
+	uint32_t epoch = client_begin(&w);
+	struct rpc *r = rpc_new(&w, P9_TCLUNK);
+	pthread_t caller;
+	struct p9_out o;
+	uint16_t tag;
+
+	p9_put32(&r->out, 1);
+	ck_assert_int_eq(rpc_send(r, epoch), 0);
+	tag = r->tag;
+	w.deadline = 1;
+	server.mute = true;
+	pthread_mutex_lock(&c.send_lock);
+	ck_assert_int_eq(pthread_create(&caller, NULL, waits_in_vain, r), 0);
+	while (!of_tag(tag + 1))
+		usleep(1000);
+	answer(server.fd, P9_TFLUSH, tag + 1);
+	while (of_tag(tag + 1))
+		usleep(1000);
+	p9_begin(&o, buf, sizeof(buf), P9_TCLUNK + 1);
+	ck_assert_int_eq(send(server.fd, buf, p9_end(&o, tag, sizeof(rest)), MSG_NOSIGNAL), P9_HEADER);
+	while (state_of(r) != RPC_ARRIVING)
+		usleep(1000);
+	pthread_mutex_unlock(&c.send_lock);
+	while (!gave_up)
+		usleep(1000);
+	ck_assert_ptr_eq(of_tag(tag), r);
+	ck_assert_int_eq(send(server.fd, rest, sizeof(rest), MSG_NOSIGNAL), sizeof(rest));
+	pthread_join(caller, NULL);
+	ck_assert_uint_eq(c.free_count, TAGS);
+	client_end(&w);
 }
 END_TEST
 
@@ -365,7 +464,8 @@ int main(void)
 	const TTest *const tests[] = {
 		message_has_size_type_and_tag, message_that_does_not_fit_is_none, attributes_are_read_whole_or_not,
 		attributes_that_can_not_be_are_refused, errors_are_errors, names_lead_nowhere_else,
-		flags_are_those_of_the_protocol, addresses, options, requests_that_are_taken_back_use_nothing_up, NULL,
+		flags_are_those_of_the_protocol, addresses, options, requests_that_are_taken_back_use_nothing_up,
+		answer_that_arrives_is_not_taken_back, NULL,
 	};
 
 	return unit_run("remote", tests, NULL, NULL);
