@@ -196,6 +196,17 @@ static int tag_take(struct rpc *r, uint32_t epoch)
 	return 0;
 }
 
+/*
+ * With the send_lock. One whose connection has ended was ended as LOST, and fd may be the next connection's before
+ * that has an epoch.
+ */
+static bool is_flying(const struct rpc *r)
+{
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&r->client->lock);
+
+	return r->state == RPC_FLYING;
+}
+
 int rpc_send(struct rpc *r, uint32_t epoch)
 {
 	struct client *c = r->client;
@@ -211,8 +222,7 @@ int rpc_send(struct rpc *r, uint32_t epoch)
 		return r->error = err;
 	size = p9_end(&r->out, r->tag, r->payload_size);
 	pthread_mutex_lock(&c->send_lock);
-	/* Of another epoch: it was ended as LOST. */
-	if (__atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE) == epoch && c->fd >= 0) {
+	if (is_flying(r)) {
 		err = send_all(&c->opt, c->fd, r->out.base, size, r->payload, r->payload_size);
 		atomic_fetch_add(&c->sent, size + r->payload_size);
 		if (err)

@@ -102,7 +102,7 @@ struct client {
 	void (*keep)(void *arg, int fd);	/* of the connection; -1: it is closed */
 	void (*busy)(void *arg, bool now);	/* its thread has descriptors that are not kept */
 	pthread_mutex_t lock;
-	pthread_mutex_t send_lock;
+	pthread_mutex_t send_lock;	/* taken before lock, where both are */
 	pthread_cond_t ready;		/* up, or closing, or the thread has ended */
 	pthread_cond_t tag_free;
 	pthread_t thread;

@@ -459,13 +459,66 @@ START_TEST(answer_that_arrives_is_not_taken_back)
 }
 END_TEST
 
+struct sending {
+	struct rpc *r;
+	uint32_t epoch;
+};
+
+static void *sends(void *arg)
+{
+	struct sending *s = arg;
+
+	ck_assert_int_eq(rpc_send(s->r, s->epoch), 0);
+	return NULL;
+}
+
+/* Who sends sleeps until the next connection is there, which nobody may use yet. */
+START_TEST(request_of_a_lost_connection_is_not_sent_on_the_next)
+{
+	int lost[2], next[2];
+	struct sending s = { .epoch = 1 };
+	pthread_t caller;
+	struct waiter w;
+	char byte;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, lost), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, next), 0);
+	client_prepare();
+	c.fd = lost[0];
+	c.up = true;
+	c.epoch = s.epoch;
+	waiter_begin(&w, &c, 0);
+	s.r = rpc_new(&w, P9_TCLUNK);
+	p9_put32(&s.r->out, 1);
+	pthread_mutex_lock(&c.send_lock);
+	ck_assert_int_eq(pthread_create(&caller, NULL, sends, &s), 0);
+	while (!of_tag(0))
+		usleep(1000);
+	pthread_mutex_lock(&c.lock);
+	c.up = false;
+	rpc_over(&c, s.r, LOST);
+	pthread_mutex_unlock(&c.lock);
+	c.fd = next[0];
+	pthread_mutex_unlock(&c.send_lock);
+	pthread_join(caller, NULL);
+	ck_assert_int_eq(recv(next[1], &byte, 1, MSG_DONTWAIT), -1);
+	ck_assert_int_eq(rpc_wait(s.r), LOST);
+	rpc_end(s.r);
+	waiter_end(&w);
+	for (int i = 0; i < 2; i++) {
+		close(lost[i]);
+		close(next[i]);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		message_has_size_type_and_tag, message_that_does_not_fit_is_none, attributes_are_read_whole_or_not,
 		attributes_that_can_not_be_are_refused, errors_are_errors, names_lead_nowhere_else,
 		flags_are_those_of_the_protocol, addresses, options, requests_that_are_taken_back_use_nothing_up,
-		answer_that_arrives_is_not_taken_back, NULL,
+		answer_that_arrives_is_not_taken_back, request_of_a_lost_connection_is_not_sent_on_the_next, NULL,
 	};
 
 	return unit_run("remote", tests, NULL, NULL);
