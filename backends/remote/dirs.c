@@ -166,9 +166,7 @@ static void ahead_getattr(struct op *op, struct ahead *a)
 	if (!err) {
 		a->rpc = getattr_send(op, a->fid->number);
 	} else if (a->fid) {
-		if (err == -ERANGE)
-			fid_refused(op, a->fid);
-		fid_drop(op, a->fid, err);
+		fid_failed(op, a->fid, err);
 		a->fid = NULL;
 	}
 }

@@ -338,17 +338,44 @@ void fid_forget_all(struct op *op)
 	forget_some(op, NULL);
 }
 
-bool fid_refused(struct op *op, struct fid *f)
+/* The server refused its number. Returns whether smaller ones may do. */
+static bool refused(struct fids *t, const struct fid *f)
 {
-	struct fids *t = &op->r->fids;
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&t->lock);
 
 	/* A server with room for less is none to work with. */
 	if (f->number < 64 || f->epoch != t->epoch)
 		return false;
+	/* Where it has taken a larger one, it means something else. */
+	for (uint32_t i = f->number + 1; i < t->next; i++)
+		if (t->by_number[i] && (t->by_number[i]->cached || t->by_number[i]->opened))
+			return false;
 	if (f->number < t->limit)
 		t->limit = f->number;
 	return true;
+}
+
+bool fid_failed(struct op *op, struct fid *f, int err)
+{
+	bool again = err == -ERANGE && refused(&op->r->fids, f);
+
+	fid_drop(op, f, err);
+	return again;
+}
+
+int fid_make(struct op *op, int (*make)(struct op *op, uint32_t number, void *arg), void *arg, struct fid **out)
+{
+	int err;
+
+	do {
+		err = fid_new(op, out);
+		if (err)
+			return err;
+		err = make(op, (*out)->number, arg);
+	} while (err && fid_failed(op, *out, err));
+	if (err)
+		*out = NULL;
+	return err;
 }
 
 bool fid_opened(struct op *op, const struct r_key *key, uint32_t *number)

@@ -277,8 +277,10 @@ void fid_put(struct op *op, struct fid *f);
 /* Nobody finds those of this file any more, of all files. */
 void fid_forget(struct op *op, const struct r_key *key);
 void fid_forget_all(struct op *op);
-/* The server refused a number. Returns whether smaller ones may do. */
-bool fid_refused(struct op *op, struct fid *f);
+/* What was to make it ended with err. Returns whether that was for its number, and smaller ones may do. */
+bool fid_failed(struct op *op, struct fid *f, int err);
+/* By a message of make(), once more with a smaller number where the server refuses one. *out: NULL where it failed. */
+int fid_make(struct op *op, int (*make)(struct op *op, uint32_t number, void *arg), void *arg, struct fid **out);
 /* One that a handle has of this file; it must not be walked from, nor given back. */
 bool fid_opened(struct op *op, const struct r_key *key, uint32_t *number);
 /* A handle keeps it until fid_close(). */

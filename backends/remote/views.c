@@ -102,7 +102,7 @@ static void look_open(struct op *op, struct look *k)
 		return;
 	result_of(k, k->rpc ? rpc_wait(k->rpc) : -ENOMEM);
 	if (k->err) {
-		fid_drop(op, k->open, k->err);
+		fid_failed(op, k->open, k->err);
 		k->open = NULL;
 		return;
 	}

@@ -52,33 +52,31 @@ bool is_root(const struct remote *r, const struct r_key *key)
 	return key->path == r->client.root.qid.path && !key->life && key->type == S_IFDIR >> 12;
 }
 
-int fid_clone(struct op *op, uint32_t number, struct fid **out)
-{
-	struct p9_qid none;
-	int err = fid_new(op, out);
+struct walk {
+	uint32_t from;
+	const char *const *names;
+	unsigned n;
+	struct p9_qid last;
+};
 
-	if (err)
-		return err;
-	err = call_walk(op, number, (*out)->number, NULL, 0, &none);
-	if (err) {
-		fid_drop(op, *out, err);
-		*out = NULL;
-	}
-	return err;
+static int walk_to(struct op *op, uint32_t number, void *arg)
+{
+	struct walk *w = arg;
+
+	return call_walk(op, w->from, number, w->names, w->n, &w->last);
 }
 
-static int fid_attach(struct op *op, struct fid **out)
+int fid_clone(struct op *op, uint32_t number, struct fid **out)
 {
-	int err = fid_new(op, out);
+	struct walk w = { .from = number };
 
-	if (err)
-		return err;
-	err = call_attach(op, (*out)->number);
-	if (err) {
-		fid_drop(op, *out, err);
-		*out = NULL;
-	}
-	return err;
+	return fid_make(op, walk_to, &w, out);
+}
+
+static int attach_to(struct op *op, uint32_t number, void *arg)
+{
+	(void)arg;
+	return call_attach(op, number);
 }
 
 /* The fid of somebody at the root. */
@@ -89,7 +87,7 @@ static int root_fid(struct op *op, const struct r_key *key, struct fid **out)
 	*out = fid_find(op, key);
 	if (*out)
 		return 0;
-	err = op->uid == op->r->uid ? fid_clone(op, ROOT_FID, out) : fid_attach(op, out);
+	err = op->uid == op->r->uid ? fid_clone(op, ROOT_FID, out) : fid_make(op, attach_to, NULL, out);
 	if (!err)
 		fid_cache(op, *out, key);
 	return err;
@@ -99,26 +97,16 @@ static int root_fid(struct op *op, const struct r_key *key, struct fid **out)
 static int walk_some(struct op *op, struct fid *from, const struct step *steps, unsigned n, struct fid **out)
 {
 	const char *names[P9_MAXWELEM];
-	struct p9_qid last = { 0 };
+	struct walk w = { .from = from->number, .names = names, .n = n };
 	struct fid *f;
 	int err;
 
 	for (unsigned i = 0; i < n; i++)
 		names[i] = steps[n - 1 - i].name;
-	do {
-		err = fid_new(op, &f);
-		if (err)
-			return err;
-		err = call_walk(op, from->number, f->number, names, n, &last);
-		if (err != -ERANGE || !fid_refused(op, f))
-			break;
-		fid_drop(op, f, 0);
-	} while (true);
-	if (err) {
-		fid_drop(op, f, err);
+	err = fid_make(op, walk_to, &w, &f);
+	if (err)
 		return err;
-	}
-	if (!qid_is(&last, &steps[0].key)) {
+	if (!qid_is(&w.last, &steps[0].key)) {
 		fid_put(op, f);
 		return -ESTALE;
 	}
@@ -203,30 +191,20 @@ int key_fid(struct op *op, const struct r_key *key, struct fid **out)
 
 int name_fid(struct op *op, struct fid *dir, const char *name, struct fid **out, struct r_key *key)
 {
-	struct p9_qid q = { 0 };
+	struct walk w = { .from = dir->number, .names = &name, .n = 1 };
 	struct p9_attr a;
 	struct fid *f;
 	int err;
 
 	*out = NULL;
-	for (;;) {
-		err = fid_new(op, &f);
-		if (err)
-			return err;
-		err = call_walk(op, dir->number, f->number, &name, 1, &q);
-		if (err != -ERANGE || !fid_refused(op, f))
-			break;
-		fid_drop(op, f, 0);
-	}
-	if (err) {
-		fid_drop(op, f, err);
+	err = fid_make(op, walk_to, &w, &f);
+	if (err)
 		return err;
-	}
-	f->key.path = q.path;
+	f->key.path = w.last.path;
 	if (key) {
 		/* The qid tells a directory from the rest, and no more. */
 		err = call_getattr(op, f->number, &a);
-		if (!err && a.qid.path != q.path)
+		if (!err && a.qid.path != w.last.path)
 			err = -EIO;
 		if (err) {
 			fid_put(op, f);

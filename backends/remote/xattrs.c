@@ -8,28 +8,38 @@
 
 #include "backends/remote/remote.h"
 
+struct xattr_walk {
+	uint32_t file;
+	const char *name;
+	int64_t size;		/* or a negative errno */
+};
+
+static int walk_to(struct op *op, uint32_t number, void *arg)
+{
+	struct xattr_walk *w = arg;
+	_cleanup_rpc_ struct rpc *r = call_new(op, P9_TXATTRWALK, w->file);
+	uint64_t size;
+	int err;
+
+	if (!r)
+		return -ENOMEM;
+	p9_put32(&r->out, number);
+	p9_putstr(&r->out, w->name);
+	err = call(op, r);
+	if (err)
+		return err;
+	size = p9_get64(&r->in);
+	w->size = r->in.bad || r->in.left || size > XATTR_LIST_MAX ? -EIO : (int64_t)size;
+	return 0;
+}
+
 /* A fid of an attribute, of the list of names for "". Its size, or a negative errno. */
 static int64_t xattr_walk(struct op *op, uint32_t file, const char *name, struct fid **out)
 {
-	_cleanup_rpc_ struct rpc *r = NULL;
-	uint64_t size;
-	int err = fid_new(op, out);
+	struct xattr_walk w = { .file = file, .name = name };
+	int err = fid_make(op, walk_to, &w, out);
 
-	if (err)
-		return err;
-	r = call_new(op, P9_TXATTRWALK, file);
-	if (r) {
-		p9_put32(&r->out, (*out)->number);
-		p9_putstr(&r->out, name);
-	}
-	err = call(op, r);
-	if (err || !r) {
-		fid_drop(op, *out, err);
-		*out = NULL;
-		return err;
-	}
-	size = p9_get64(&r->in);
-	return r->in.bad || r->in.left || size > XATTR_LIST_MAX ? -EIO : (int64_t)size;
+	return err ? err : w.size;
 }
 
 static int64_t xattr_fid(struct op *op, struct fe_node *node, const char *name, struct fid **out)
