@@ -81,8 +81,7 @@ static bool being_killed(uint32_t pid)
 	return killed;
 }
 
-/* Asked after a second of waiting: 0, -ETIMEDOUT, -EINTR, -ECANCELED. */
-static int gives_up(struct waiter *w)
+int waiter_gives_up(struct waiter *w)
 {
 	struct client *c = w->client;
 	uint64_t now = clock_ns(), end_by = atomic_load(&c->end_by);
@@ -110,7 +109,7 @@ static int wait_on(struct waiter *w, pthread_cond_t *cond)
 	err = pthread_cond_timedwait(cond, &c->lock, &until);
 	if (err != ETIMEDOUT)
 		return 0;
-	return gives_up(w);
+	return waiter_gives_up(w);
 }
 
 static bool may_begin(const struct client *c, bool alone)

@@ -164,6 +164,8 @@ void client_round_end(struct waiter *w);
 /* A request whose process is being killed ends with -EINTR, and the server is asked to drop it. */
 void waiter_begin(struct waiter *w, struct client *c, uint32_t pid);
 void waiter_end(struct waiter *w);
+/* Asked after a second of waiting, or between what goes on for long: 0, -ETIMEDOUT, -EINTR, -ECANCELED. */
+int waiter_gives_up(struct waiter *w);
 
 struct rpc *rpc_new(struct waiter *w, uint8_t type);
 int rpc_send(struct rpc *r, uint32_t epoch);

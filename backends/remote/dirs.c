@@ -310,6 +310,7 @@ static int begin_dir(struct reading *rd, struct fe_node *node)
 static int read_dir(struct reading *rd, struct fe_node *node, struct fe_handle *handle, uint64_t off)
 {
 	size_t before = rd->fill->room;
+	bool fetched = false;
 	int err = 0, full = 0;
 	uint32_t at;
 
@@ -323,7 +324,11 @@ static int read_dir(struct reading *rd, struct fe_node *node, struct fe_handle *
 		if (at == rd->l->n && rd->l->whole)
 			break;
 		if (at == rd->l->n) {
-			err = dir_fid(rd);
+			/* Names that are not shown fill no reply, and a server may never come to their end. */
+			err = fetched && rd->fill->room == before ? waiter_gives_up(&rd->op->waiter) : 0;
+			fetched = true;
+			if (!err)
+				err = dir_fid(rd);
 			if (!err)
 				err = listing_fetch(rd->op, rd->fid, rd->l, off);
 			at = 0;

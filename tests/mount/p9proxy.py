@@ -12,10 +12,12 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
   length N      each N-th reply says another length than it has
   stall         nothing comes from the server any more
+  circle        every listing is one name that the client does not show, of which each leads to the other of two
   delay MS      every reply comes so much later, as on a long line
 Ends with its standard input.
 """
 import errno
+import itertools
 import os
 import queue
 import random
@@ -26,6 +28,7 @@ import threading
 import time
 
 listen_port, server_port, mode_file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+cookies = itertools.cycle((1, 2))
 rng = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
 lock = threading.Lock()
 counted = 0
@@ -85,6 +88,12 @@ def maybe_reset(what, data, to, other):
     time.sleep(0.005)
     end(to, other)
     return True
+
+
+def circle(tag):
+    name = b".fuse-extent-removed-x"
+    entry = struct.pack("<BIQQBH", 0, 0, 1, next(cookies), 8, len(name)) + name
+    return struct.pack("<IB2sI", 11 + len(entry), 41, tag, len(entry)) + entry
 
 
 class Asked:
@@ -163,6 +172,8 @@ def replies(server, client, asked):
                 return
             if what[0] == "lost" and data[4] == int(what[2]) + 1:
                 data = struct.pack("<IB2sI", 11, 7, data[5:7], errno.EACCES)
+            if what[0] == "circle" and data[4] == 41:
+                data = circle(data[5:7])
             if maybe_reset(what, data, client, server):
                 return
             if what[0] == "reorder" and replied > 4:
