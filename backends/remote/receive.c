@@ -26,6 +26,7 @@
 #define LOOK_MS		50
 #define CHILD_LOOKS	200
 #define CHILD_LOOK_US	10000
+#define OTHER_ROOT	(-5001)		/* no errno */
 
 struct input {
 	const struct client_options *opt;
@@ -320,9 +321,9 @@ static int connection_new(struct client *c)
 	err = client_handshake(&c->opt, fd, &msize, &root);
 	if (!err && !c->root.mode)
 		c->root = root;
+	/* Nothing is where it was: what is removed would seem to be gone, and what is made would be lost. */
 	if (!err && root.qid.path != c->root.qid.path)
-		client_log(&c->opt, LOG_WARNING, "the server shows another directory as %s than before",
-			   c->opt.address.aname);
+		err = OTHER_ROOT;
 	pthread_mutex_lock(&c->send_lock);
 	c->fd = fd;
 	c->child = child;
@@ -393,6 +394,15 @@ static int connect_again(struct client *c)
 	return err;
 }
 
+static void log_failed(const struct client *c, int err)
+{
+	if (err == OTHER_ROOT)
+		client_log(&c->opt, LOG_WARNING, "the server shows another directory as %s than before: see that what it "
+			   "exported is mounted there; it is tried again", c->opt.address.aname);
+	else
+		client_log(&c->opt, LOG_WARNING, "connecting to the server: %s; it is tried again", strerror(-err));
+}
+
 static void *client_main(void *arg)
 {
 	struct client *c = arg;
@@ -420,7 +430,7 @@ static void *client_main(void *arg)
 			if (atomic_load(&c->received) != received)
 				wait = 0;
 		} else if (wait >= BACKOFF_MOST / 2 || !wait) {
-			client_log(&c->opt, LOG_WARNING, "connecting to the server: %s; it is tried again", strerror(-err));
+			log_failed(c, err);
 			told = true;
 		}
 		if (wait && !pause_before(c, wait))
