@@ -200,7 +200,7 @@ int sp_open_file(void *b, const struct fe_request *req, struct fe_node *node, ui
 	return err;
 }
 
-/* Nobody else knows a file that was just made: all of it is here. */
+/* Nobody else knows a file that was just made: all of it is here. What is left of another one with its key is not. */
 static void made(struct spill *sp, const struct fe_entry *entry, const struct fe_open *out)
 {
 	struct fe_handle handle = { .record = out->record };
@@ -209,9 +209,9 @@ static void made(struct spill *sp, const struct fe_entry *entry, const struct fe
 	if (!f)
 		return;
 	pthread_mutex_lock(&f->lock);
-	if (!f->present.count && !f->dirty.count && !entry->attr.stx_size) {
-		attrs_adopt(f, &entry->attr);
-		put_size(&f->rec->size, 0);
+	if (!f->dirty.count && !entry->attr.stx_size) {
+		attrs_check(sp, f, &entry->attr);
+		file_set(f, FILE_SHED, false);
 		file_set(f, FILE_PLAIN, true);
 	}
 	if (!(part_of(sp, &handle)->flags & HANDLE_RAW))
