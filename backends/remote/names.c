@@ -236,6 +236,12 @@ struct going {
 	bool open;		/* somebody has it open, and it has no other name that is known */
 };
 
+/* Handles end, and what is hidden is removed, while a name is looked at. */
+static bool is_hidden(const struct r_node *n)
+{
+	return __atomic_load_n(&n->flags, __ATOMIC_ACQUIRE) & NODE_HIDDEN;
+}
+
 static int look_at(void *arg, struct fe_node *node)
 {
 	struct going *g = arg;
@@ -245,7 +251,8 @@ static int look_at(void *arg, struct fe_node *node)
 	bool this_name = !node_name(g->r, n, &parent, name) && key_equal(&parent, g->parent) && !strcmp(name, g->name);
 
 	/* A directory that is open is removed as it is. */
-	g->open = n->opens && n->key.type != S_IFDIR >> 12 && (this_name || n->nlink <= 1) && !(n->flags & NODE_HIDDEN);
+	g->open = __atomic_load_n(&n->opens, __ATOMIC_ACQUIRE) && n->key.type != S_IFDIR >> 12 &&
+		  (this_name || n->nlink <= 1) && !is_hidden(n);
 	return 0;
 }
 
@@ -257,14 +264,14 @@ static int name_gone(void *arg, struct fe_node *node)
 	char name[P9_NAME_MAX + 1];
 	struct r_key parent;
 
-	if ((n->nlink <= 1 && !(n->flags & NODE_HIDDEN)) || n->key.type == S_IFDIR >> 12) {
+	if ((n->nlink <= 1 && !is_hidden(n)) || n->key.type == S_IFDIR >> 12) {
 		node_died(n);
 	} else {
 		n->nlink--;
 		if (!node_name(g->r, n, &parent, name) && key_equal(&parent, g->parent) && !strcmp(name, g->name))
 			__atomic_store_n(&n->named, 0, __ATOMIC_RELEASE);
 	}
-	return !!(n->flags & NODE_HIDDEN);
+	return is_hidden(n);
 }
 
 /* Takes a name away, whose file is hidden where it is open. */
