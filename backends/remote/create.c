@@ -6,7 +6,12 @@
 
 #include "backends/remote/remote.h"
 
-#define MADE 1u		/* intent: the name was not there before */
+#define MADE 1u		/* intent: the message that makes it was on its way */
+
+void creation_sends(struct op *op)
+{
+	__atomic_store_n(&op->intent->state, MADE, __ATOMIC_RELEASE);
+}
 
 int creation_begin(struct op *op, struct fe_node *parent, const char *name, uint32_t mode, struct creation *c)
 {
@@ -14,7 +19,10 @@ int creation_begin(struct op *op, struct fe_node *parent, const char *name, uint
 	uint32_t gid;
 	int err;
 
-	*c = (struct creation){ .parent = r_node(parent), .name = name, .mode = mode & ~op->req->umask, .gid = op->req->gid };
+	*c = (struct creation){
+		.parent = r_node(parent), .name = name, .mode = mode & ~op->req->umask, .gid = op->req->gid,
+		.sent = op->again && op->intent->state == MADE,
+	};
 	if (hidden_name(name, strlen(name)))
 		return -EPERM;
 	err = node_fid(op, parent, &c->dir);
@@ -38,8 +46,6 @@ int creation_begin(struct op *op, struct fe_node *parent, const char *name, uint
 		if ((mode & S_IFMT) != S_IFDIR && (c->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !member)
 			c->mode &= ~(uint32_t)S_ISGID;
 	}
-	if (op->intent && !op->intent->state)
-		__atomic_store_n(&op->intent->state, MADE, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -50,9 +56,37 @@ static uint32_t mode_made(const struct creation *c)
 	return c->mode;
 }
 
+int64_t link_text(struct op *op, uint32_t fid, char *buf, size_t size)
+{
+	_cleanup_rpc_ struct rpc *r = call_new(op, P9_TREADLINK, fid);
+	const char *target;
+	uint16_t len;
+	int err = call(op, r);
+
+	if (err)
+		return err;
+	target = p9_getstr(&r->in, &len);
+	if (!target || r->in.left || !len || memchr(target, 0, len))
+		return -EIO;
+	if (len > size)
+		return -ENAMETOOLONG;
+	memcpy(buf, target, len);
+	return len;
+}
+
+static int same_target(struct op *op, const struct creation *c, uint32_t fid)
+{
+	char target[4096];
+	int64_t n = link_text(op, fid, target, sizeof(target));
+
+	if (n < 0)
+		return (int)n;
+	return (size_t)n == strlen(c->target) && !memcmp(target, c->target, (size_t)n) ? 0 : -EEXIST;
+}
+
 /*
  * The kernel found no such name and keeps the directory locked, so what is there was made by this request,
- * or by another client just now: that one is told apart by type, owner, mode and being empty.
+ * or by another client just now: that one is told apart by type, owner, mode and being empty, or its target.
  */
 int creation_made(struct op *op, const struct creation *c)
 {
@@ -62,12 +96,14 @@ int creation_made(struct op *op, const struct creation *c)
 	struct fid *f;
 	int err;
 
-	if (!op->again)
+	if (!c->sent)
 		return -EEXIST;
 	err = name_fid(op, c->dir, c->name, &f, &key);
 	if (err)
 		return err;
 	err = call_getattr(op, f->number, &a);
+	if (!err && type == S_IFLNK && (a.mode & S_IFMT) == S_IFLNK)
+		err = same_target(op, c, f->number);
 	fid_put(op, f);
 	if (err)
 		return err;
@@ -153,6 +189,7 @@ int file_make(struct op *op, const struct creation *c, uint32_t flags, struct fi
 		return err;
 	/* nfs-ganesha 4.3 begins the times of such a file at 0; the kernel asks for fsync after each write. */
 	flags &= ~(P9_O_SYNC | P9_O_DSYNC);
+	creation_sends(op);
 	err = call_lcreate(op, (*out)->number, c->name, flags | P9_O_CREATE | P9_O_EXCL, c->mode & 07777, c->gid);
 	if (err)
 		fid_put(op, *out); /* it is a fid of the directory */
@@ -171,7 +208,7 @@ static int create(struct op *op, struct fe_node *parent, const char *name, uint3
 		return err;
 	if (op->r->writeback && (p9 & O_ACCMODE) == O_WRONLY)
 		p9 = (p9 & ~(uint32_t)O_ACCMODE) | O_RDWR;
-	err = op->again ? creation_made(op, &c) : -ENOENT;
+	err = c.sent ? creation_made(op, &c) : -ENOENT;
 	if (!err)
 		err = open_made(op, &c, p9, &f);
 	else if (err == -ENOENT)

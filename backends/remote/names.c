@@ -75,9 +75,10 @@ static int make_there(struct op *op, const struct making *m, const struct creati
 {
 	uint32_t rdev = m->rdev, dir = c->dir->number;
 
-	switch (m->mode & S_IFMT) {
-	case S_IFREG:
+	if ((m->mode & S_IFMT) == S_IFREG)
 		return make_file(op, c);
+	creation_sends(op);
+	switch (m->mode & S_IFMT) {
 	case S_IFDIR:
 		return call_mkdir(op, dir, m->name, c->mode & 07777, c->gid);
 	case S_IFLNK:
@@ -97,6 +98,7 @@ static int make(struct op *op, const struct making *m, struct fe_entry *out)
 
 	if (err)
 		return err;
+	c.target = m->target;
 	err = make_there(op, m, &c);
 	if (err == -EEXIST)
 		err = creation_made(op, &c);
@@ -461,26 +463,14 @@ int remote_rename(void *b, const struct fe_request *req, struct fe_node *parent,
 
 static int64_t read_link(struct op *op, struct fe_node *node, char *buf, size_t size)
 {
-	_cleanup_rpc_ struct rpc *r = NULL;
-	const char *target;
 	struct fid *f;
-	uint16_t len;
-	int err = node_fid(op, node, &f);
+	int64_t n = node_fid(op, node, &f);
 
-	if (err)
-		return err;
-	r = call_new(op, P9_TREADLINK, f->number);
-	err = call(op, r);
+	if (n)
+		return n;
+	n = link_text(op, f->number, buf, size);
 	put(op, f);
-	if (err)
-		return err;
-	target = p9_getstr(&r->in, &len);
-	if (!target || r->in.left || !len || memchr(target, 0, len))
-		return -EIO;
-	if (len > size)
-		return -ENAMETOOLONG;
-	memcpy(buf, target, len);
-	return len;
+	return n;
 }
 
 ssize_t remote_readlink(void *b, const struct fe_request *req, struct fe_node *node, char *buf, size_t size)

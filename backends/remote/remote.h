@@ -356,13 +356,19 @@ struct creation {
 	struct fid *dir;
 	struct r_node *parent;
 	const char *name;
+	const char *target;	/* of a symbolic link */
 	uint32_t mode;
 	uint32_t gid;
 	uint32_t parent_mode;
+	bool sent;		/* it may have been made by this request, before a connection was lost */
 };
 int creation_begin(struct op *op, struct fe_node *parent, const char *name, uint32_t mode, struct creation *c);
+/* Directly before the message that makes: from then on what is there may be this request's. */
+void creation_sends(struct op *op);
 /* 0: what is there was made by this request, before its answer was lost. */
 int creation_made(struct op *op, const struct creation *c);
+/* The length of what a symbolic link says, or a negative errno. */
+int64_t link_text(struct op *op, uint32_t fid, char *buf, size_t size);
 /* Makes a plain file; its fid is open. */
 int file_make(struct op *op, const struct creation *c, uint32_t flags, struct fid **out);
 /* Gives the new file to its owner and makes the entry. */

@@ -8,7 +8,9 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   reorder       up to eight replies, or all that are asked for, are held back and come in another order
   reset N       the connection ends after each N-th message, in one of four places of it
   poison TYPE   the connection ends where the client asks by a message of this type
+  cut T N C...  ... where it does so for the N-th time; the command C is run then
   lost T R      the connection ends in place of each reply to a message of type T; to R the reply is EACCES
+  once T        the connection ends in place of the first reply to a message of type T
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
   length N      each N-th reply says another length than it has
   stall         nothing comes from the server any more
@@ -23,6 +25,7 @@ import queue
 import random
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -35,6 +38,7 @@ counted = 0
 
 
 told = (0, ["pass"])
+times = (0, 0)
 
 
 def mode():
@@ -53,6 +57,14 @@ def nth(n):
     with lock:
         counted += 1
         return counted % n == 0
+
+
+def met(n):
+    """Whether this message is the n-th one since the mode is what it is."""
+    global times
+    with lock:
+        times = (told[0], (times[1] if times[0] == told[0] else 0) + 1)
+        return times[1] == n
 
 
 def take(sock, size):
@@ -117,6 +129,10 @@ def requests(client, server, asked):
             if what[0] == "poison" and data[4] == int(what[1]):
                 end(client, server)
                 return
+            if what[0] == "cut" and data[4] == int(what[1]) and met(int(what[2])):
+                subprocess.run(what[3:], check=True)
+                end(client, server)
+                return
             asked.add(1)
             server.sendall(data)
     except EOFError:
@@ -174,6 +190,9 @@ def replies(server, client, asked):
                 data = struct.pack("<IB2sI", 11, 7, data[5:7], errno.EACCES)
             if what[0] == "circle" and data[4] == 41:
                 data = circle(data[5:7])
+            if what[0] == "once" and data[4] == int(what[1]) + 1 and met(1):
+                end(client, server)
+                return
             if maybe_reset(what, data, client, server):
                 return
             if what[0] == "reorder" and replied > 4:
