@@ -376,10 +376,10 @@ static int make_room(struct op *op, struct fid *dir, const struct r_key *parent,
 		return err == -ENOENT ? 0 : err;
 	}
 	fid_put(op, f);
-	if (key_equal(source, target))
-		return 0;
 	if (flags & RENAME_NOREPLACE)
 		return -EEXIST;
+	if (key_equal(source, target))
+		return 0;
 	op->r->services->with_node(op->r->host, target, look_at, &g);
 	if (!g.open)
 		return 0;
@@ -417,7 +417,7 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 		memcpy(op->intent->data, &key, sizeof(key));
 		__atomic_store_n(&op->intent->state, RENAMES, __ATOMIC_RELEASE);
 	}
-	err = make_room(op, newdir, g.parent, newname, op->again ? 0 : flags, &key, &target);
+	err = make_room(op, newdir, g.parent, newname, flags, &key, &target);
 	if (!err)
 		err = rename_name(op, dir, name, newdir, newname, f);
 	/* Two names of one file: both stay. */
