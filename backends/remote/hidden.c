@@ -202,6 +202,10 @@ int hidden_move(struct op *op, const struct r_key *from, struct fid *dir, struct
 		if (!err) {
 			err = rename_name(op, dir, t.name, to, t.name, f);
 			fid_put(op, f);
+		} else if (err == -ENOENT && op->again) {
+			err = name_fid(op, to, t.name, &f, NULL);
+			if (!err)
+				fid_put(op, f);
 		}
 		if (err)
 			break;

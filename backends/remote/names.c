@@ -320,10 +320,19 @@ static int remove_one(struct op *op, struct fe_node *parent, const char *name, b
 		if (directory != (key.type == S_IFDIR >> 12))
 			err = directory ? -ENOTDIR : -EISDIR;
 	}
+	/* What is hidden in it may have been moved out before an answer was lost. */
+	if (!err && directory && op->again && hidden_out(op, parent, dir, name, &key) == LOST)
+		err = LOST;
 	if (!err)
 		err = take_away(op, dir, &r_node(parent)->key, name, directory, &key);
-	if (err == -ENOTEMPTY && directory && !hidden_out(op, parent, dir, name, &key))
-		err = take_away(op, dir, &r_node(parent)->key, name, directory, &key);
+	if (err == -ENOTEMPTY && directory) {
+		int moved = hidden_out(op, parent, dir, name, &key);
+
+		if (!moved)
+			err = take_away(op, dir, &r_node(parent)->key, name, directory, &key);
+		else if (moved == LOST)
+			err = LOST;
+	}
 	/* The kernel knew the name and keeps it: this request removed it, before its answer was lost. */
 	if (err == -ENOENT && op->again)
 		err = hidden_settle(op, dir, &r_node(parent)->key);
@@ -369,8 +378,11 @@ static int make_room(struct op *op, struct fid *dir, const struct r_key *parent,
 {
 	struct going g = { .r = op->r, .parent = parent, .name = name };
 	struct fid *f;
-	int err = name_fid(op, dir, name, &f, target);
+	/* What was in the way may be hidden already. */
+	int err = op->again ? hidden_settle(op, dir, parent) : 0;
 
+	if (!err)
+		err = name_fid(op, dir, name, &f, target);
 	if (err) {
 		target->type = 0;
 		return err == -ENOENT ? 0 : err;
