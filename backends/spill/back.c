@@ -171,6 +171,7 @@ int write_back_claimed(struct spill *sp, struct file *f, struct fe_node *node, s
 		err = find_dirty(sp, f, node, last);
 		settle = true;
 	}
+	dirty_end(sp, f);
 	if (err || !f->dirty.count)
 		return err;
 	if (!handle) {
@@ -184,10 +185,7 @@ int write_back_claimed(struct spill *sp, struct file *f, struct fe_node *node, s
 		 !attrs_differ(f, &st);
 	file_set(f, FILE_KNOWN, false);
 	err = send_all(sp, f, node, handle);
-	if (!f->dirty.count && f->rec->dirty_since) {
-		put_size(&f->rec->dirty_since, 0);
-		atomic_fetch_sub(&sp->dirty_files, 1);
-	}
+	dirty_end(sp, f);
 	changes = f->changes;
 	if (!err && settle && !f->dirty.count && !ask(sp, f, node, handle, &st) && changes == f->changes &&
 	    st.stx_size == f->rec->size)
@@ -282,8 +280,7 @@ static void give_up(struct spill *sp, struct file *f, int err)
 		ranges_remove(&f->dirty, 0, UINT64_MAX, true);
 	else
 		store_forget(sp, f, 0, UINT64_MAX);
-	f->rec->dirty_since = 0;
-	atomic_fetch_sub(&sp->dirty_files, 1);
+	dirty_end(sp, f);
 }
 
 static void last_write(struct spill *sp, struct fe_node *node, struct fe_handle *handle)

@@ -116,6 +116,7 @@ static void unhook(struct spill *sp, struct file *f)
 static void file_end(struct spill *sp, struct file *f)
 {
 	ranges_fini(&f->dirty, true);
+	dirty_end(sp, f);
 	ranges_fini(&f->present, true);
 	atomic_fetch_sub(&sp->allocated, f->allocated);
 	sums_end(sp, f);
@@ -369,6 +370,9 @@ static void settle(struct spill *sp, struct file *f)
 		if (f->rec->size != f->rec->inner_size)
 			file_set(f, FILE_KNOWN, false);
 	} else {
+		/* What the kernel wrote by itself was found dirty. */
+		if (!f->rec->dirty_since)
+			put_size(&f->rec->dirty_since, clock_ns());
 		atomic_fetch_add(&sp->dirty_files, 1);
 	}
 	store_account(sp, f);

@@ -246,6 +246,8 @@ int store_over(struct spill *sp, struct file *f, const unsigned char *buf, uint6
 int store_fetched(struct spill *sp, struct file *f, const unsigned char *buf, uint64_t start, uint64_t end);
 /* The bytes written and noted as dirty, or a negative errno. */
 ssize_t store_write(struct spill *sp, struct file *f, const void *buf, size_t size, uint64_t off, bool dirty);
+/* Counts it as dirty no more, where nothing of it is: what was may have been cut off. */
+void dirty_end(struct spill *sp, struct file *f);
 /* The size becomes this; what is new reads as zeros. */
 int store_resize(struct spill *sp, struct file *f, uint64_t size);
 /* Nothing of it is present any more; what is dirty goes too. */

@@ -151,6 +151,14 @@ static void dirtied(struct spill *sp, struct file *f)
 		writer_start(sp);
 }
 
+void dirty_end(struct spill *sp, struct file *f)
+{
+	if (f->dirty.count || !f->rec->dirty_since)
+		return;
+	put_size(&f->rec->dirty_since, 0);
+	atomic_fetch_sub(&sp->dirty_files, 1);
+}
+
 ssize_t store_write(struct spill *sp, struct file *f, const void *buf, size_t size, uint64_t off, bool dirty)
 {
 	uint64_t end = off + size, old = f->rec->size;

@@ -70,6 +70,19 @@ def fails(path, control):
     expect('close', 'EIO', failing('close', os.close, fd))
 
 
+def cut(path):
+    """What is dirty is cut off again, by ftruncate and by an open."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(fd, b'a' * 100000, 0)
+    os.ftruncate(fd, 0)
+    os.close(fd)
+    fd = os.open(path, os.O_RDWR)
+    write_all(fd, b'b' * 100000, 0)
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC))
+    os.close(fd)
+    expect('size', 0, os.stat(path).st_size)
+
+
 def mapping(path, source):
     """A shared map, of a file that others read by read(2)."""
     with open(path, 'wb') as f:
