@@ -160,6 +160,29 @@ int sp_getattr(void *b, const struct fe_request *req, struct fe_node *node, stru
 	return err;
 }
 
+/*
+ * What is set now is not to hide what somebody else has changed before: the file is known no more then. With
+ * file.lock, which is let go meanwhile.
+ */
+static void look_before(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+			struct fe_handle *handle)
+{
+	struct fe_request look = *req;
+	struct statx st = { 0 };
+	uint64_t valid = 0;
+	int err;
+
+	if (!file_is(f, FILE_KNOWN))
+		return;
+	look.again = 0;
+	look.intent = NULL;
+	pthread_mutex_unlock(&f->lock);
+	err = sp->in->getattr(sp->ip, &look, node, handle ? inner_handle(sp, handle) : NULL, &st, &valid);
+	pthread_mutex_lock(&f->lock);
+	if (err || attrs_differ(f, &st))
+		file_set(f, FILE_KNOWN, false);
+}
+
 /* What the request itself set does not tell of somebody else's change. */
 static bool as_asked(const struct file *f, const struct fe_setattr *set, const struct statx *st, bool passed)
 {
@@ -182,6 +205,8 @@ static int set_file(struct spill *sp, struct file *f, const struct fe_request *r
 		err = write_back_claimed(sp, f, node, NULL, false, false);
 	if (err && f->dirty.count)
 		err = 0; /* it stays dirty: fsync and close tell of it */
+	if (!(set->valid & FE_SET_SIZE) || file_passed(sp, f))
+		look_before(sp, f, req, node, handle);
 	known = file_is(f, FILE_KNOWN);
 	file_set(f, FILE_KNOWN, false);
 	pthread_mutex_unlock(&f->lock);
@@ -223,6 +248,20 @@ int sp_setattr(void *b, const struct fe_request *req, struct fe_node *node, stru
 	return err;
 }
 
+/* Before names or extended attributes of a file are changed; see attrs_touched(). */
+static void touches(struct spill *sp, const struct fe_request *req, struct fe_node *node)
+{
+	struct file *f = file_find(sp, node->record);
+
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->lock);
+	if (!f->busy)
+		look_before(sp, f, req, node, NULL);
+	pthread_mutex_unlock(&f->lock);
+	file_put(sp, f);
+}
+
 /* Of a file that names were changed of: only ctime moved. */
 static void attrs_touched(struct spill *sp, const unsigned char *key, const struct statx *st)
 {
@@ -242,8 +281,10 @@ int sp_link(void *b, const struct fe_request *req, struct fe_node *node, struct 
 	    struct fe_entry *out)
 {
 	struct spill *sp = b;
-	int err = sp->in->link(sp->ip, req, node, parent, name, out);
+	int err;
 
+	touches(sp, req, node);
+	err = sp->in->link(sp->ip, req, node, parent, name, out);
 	if (!err) {
 		attrs_touched(sp, out->record, &out->attr);
 		entry_found(sp, req, out);
@@ -251,8 +292,25 @@ int sp_link(void *b, const struct fe_request *req, struct fe_node *node, struct 
 	return err;
 }
 
-/* A rename moves the file's ctime on most file systems: that is no reason to fetch it again. */
-static void renamed(struct spill *sp, const struct fe_request *req, struct fe_node *parent, const char *name)
+static void renames(struct spill *sp, const struct fe_request *req, const struct fe_entry *e)
+{
+	struct file *f = spilled(&e->attr) ? file_find(sp, e->record) : NULL;
+	struct fe_node node;
+
+	if (f && !file_node(sp, f, &node))
+		touches(sp, req, &node);
+	file_put(sp, f);
+}
+
+static void renamed(struct spill *sp, const struct fe_request *req, const struct fe_entry *e)
+{
+	(void)req;
+	attrs_touched(sp, e->record, &e->attr);
+}
+
+/* Calls fn for what has this name at the inner backend. */
+static void with_name(struct spill *sp, const struct fe_request *req, struct fe_node *parent, const char *name,
+		      void (*fn)(struct spill *sp, const struct fe_request *req, const struct fe_entry *e))
 {
 	static const unsigned char zeros[256];
 	struct fe_request look = *req;
@@ -260,28 +318,30 @@ static void renamed(struct spill *sp, const struct fe_request *req, struct fe_no
 
 	if (!atomic_load(&sp->nfiles))
 		return;
-	/* What the entry owns is to be found by a successor. */
 	e.record = sp->services->record_new(sp->host, sp->node_records, zeros);
 	if (!e.record)
 		return;
 	look.again = 0;
 	look.intent = NULL;
 	if (!sp->in->lookup(sp->ip, &look, parent, name, &e)) {
-		attrs_touched(sp, e.record, &e.attr);
+		fn(sp, &look, &e);
 		if (sp->in->forget)
 			sp->in->forget(sp->ip, &(struct fe_node){ .record = e.record });
 	}
 	sp->services->record_free(sp->host, sp->node_records, e.record);
 }
 
+/* It moves the file's ctime on most file systems: that is no reason to fetch it again. */
 int sp_rename(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
 	      struct fe_node *newparent, const char *newname, uint32_t flags)
 {
 	struct spill *sp = b;
-	int err = sp->in->rename(sp->ip, req, parent, name, newparent, newname, flags);
+	int err;
 
+	with_name(sp, req, parent, name, renames);
+	err = sp->in->rename(sp->ip, req, parent, name, newparent, newname, flags);
 	if (!err)
-		renamed(sp, req, newparent, newname);
+		with_name(sp, req, newparent, newname, renamed);
 	return err;
 }
 
@@ -344,8 +404,10 @@ int sp_setxattr(void *b, const struct fe_request *req, struct fe_node *node, con
 		size_t size, int flags, int kill_sgid)
 {
 	struct spill *sp = b;
-	int err = sp->in->setxattr(sp->ip, req, node, name, value, size, flags, kill_sgid);
+	int err;
 
+	touches(sp, req, node);
+	err = sp->in->setxattr(sp->ip, req, node, name, value, size, flags, kill_sgid);
 	if (!err)
 		xattr_changed(sp, req, node);
 	return err;
@@ -354,8 +416,10 @@ int sp_setxattr(void *b, const struct fe_request *req, struct fe_node *node, con
 int sp_removexattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name)
 {
 	struct spill *sp = b;
-	int err = sp->in->removexattr(sp->ip, req, node, name);
+	int err;
 
+	touches(sp, req, node);
+	err = sp->in->removexattr(sp->ip, req, node, name);
 	if (!err)
 		xattr_changed(sp, req, node);
 	return err;

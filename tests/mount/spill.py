@@ -83,6 +83,36 @@ def cut(path):
     expect('size', 0, os.stat(path).st_size)
 
 
+def hidden_change(path, source, change):
+    """A change that somebody else made is seen behind one that was made here, where nobody looked in between."""
+    kept = change.startswith('open-')
+    with open(source, 'wb') as f:
+        f.write(b'first')
+    fd = os.open(path, os.O_RDONLY)
+    expect('before', b'first', os.pread(fd, 10, 0))
+    if not kept:
+        os.close(fd)
+    before = os.stat(source)
+    # The clock of the source's file system has to go on.
+    while os.stat(source).st_ctime_ns == before.st_ctime_ns:
+        with open(source, 'r+b') as f:
+            f.write(b'other')
+        if not change.endswith('times'):
+            os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if change.endswith('times'):
+        os.utime(path, (1, 1))
+    elif change.endswith('link'):
+        os.link(path, path + '-linked')
+    elif change.endswith('rename'):
+        os.rename(path, path + '-renamed')
+        path += '-renamed'
+    elif failing('setxattr', os.setxattr, path, 'user.a', b'b') == 'EOPNOTSUPP':
+        return
+    expect('behind it', b'other', content(path))
+    if kept:
+        os.close(fd)
+
+
 def mapping(path, source):
     """A shared map, of a file that others read by read(2)."""
     with open(path, 'wb') as f:
