@@ -100,6 +100,7 @@ struct placing {
 	struct remote *r;
 	const struct r_key *parent;
 	const char *name;
+	bool sure;
 };
 
 static int place(void *arg, struct fe_node *node)
@@ -108,15 +109,37 @@ static int place(void *arg, struct fe_node *node)
 
 	node_rename(p->r, r_node(node), p->parent, p->name);
 	__atomic_fetch_or(&r_node(node)->flags, NODE_HIDDEN, __ATOMIC_RELEASE);
+	if (p->sure)
+		__atomic_fetch_and(&r_node(node)->flags, ~NODE_HIDING, __ATOMIC_RELEASE);
 	return 0;
+}
+
+/* Who asks may be killed before the answer: the last close sees to what has become of it. */
+static int may_be_hidden(void *arg, struct fe_node *node)
+{
+	(void)arg;
+	__atomic_fetch_or(&r_node(node)->flags, NODE_HIDING | NODE_HIDDEN, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static int not_hidden(void *arg, struct fe_node *node)
+{
+	(void)arg;
+	__atomic_fetch_and(&r_node(node)->flags, ~(NODE_HIDING | NODE_HIDDEN), __ATOMIC_RELEASE);
+	return 0;
+}
+
+static void hidden_place(struct remote *r, struct r_hidden *record, bool sure)
+{
+	struct hidden_text t = name_of(r, record);
+	struct placing p = { .r = r, .parent = &record->parent, .name = t.name, .sure = sure };
+
+	r->services->with_node(r->host, &record->key, place, &p);
 }
 
 static void hidden_done(struct remote *r, struct r_hidden *record)
 {
-	struct hidden_text t = name_of(r, record);
-	struct placing p = { .r = r, .parent = &record->parent, .name = t.name };
-
-	r->services->with_node(r->host, &record->key, place, &p);
+	hidden_place(r, record, true);
 	__atomic_store_n(&record->done, 1, __ATOMIC_RELEASE);
 }
 
@@ -137,6 +160,7 @@ int hidden_make(struct op *op, struct fid *dir, const struct r_key *parent, cons
 	struct hidden *h = hidden_of(r, key);
 	struct hidden_text t;
 	struct fid *f;
+	bool sent = false;
 	int err;
 
 	if (!h)
@@ -145,15 +169,22 @@ int hidden_make(struct op *op, struct fid *dir, const struct r_key *parent, cons
 		return -ENOMEM;
 	h->record->parent = *parent;
 	t = name_of(r, h->record);
+	r->services->with_node(r->host, key, may_be_hidden, NULL);
 	err = name_fid(op, dir, name, &f, NULL);
 	if (!err) {
+		sent = true;
 		err = rename_name(op, dir, name, dir, t.name, f);
 		fid_put(op, f);
 	}
 	if (!err) {
 		fid_forget(op, key);
 		hidden_done(r, h->record);
-	} else if (err != LOST) {
+	} else if (sent && (err == -EINTR || err == -ETIMEDOUT)) {
+		/* The server has most likely done it. If not, a lookup finds it by its old name. */
+		fid_forget(op, key);
+		hidden_place(r, h->record, false);
+	} else if (err != LOST && err != -EINTR && err != -ETIMEDOUT) {
+		r->services->with_node(r->host, key, not_hidden, NULL);
 		hidden_drop(r, h);
 	}
 	return err;
@@ -177,6 +208,7 @@ int hidden_settle(struct op *op, struct fid *dir, const struct r_key *parent)
 			fid_put(op, f);
 			hidden_done(r, h->record);
 		} else if (err == -ENOENT) {
+			r->services->with_node(r->host, &h->record->key, not_hidden, NULL);
 			hidden_drop(r, h);
 		} else {
 			return err;
@@ -214,17 +246,6 @@ int hidden_move(struct op *op, const struct r_key *from, struct fid *dir, struct
 		hidden_done(r, h->record);
 	}
 	return err;
-}
-
-static int removed(void *arg, struct fe_node *node)
-{
-	struct r_node *n = r_node(node);
-
-	(void)arg;
-	__atomic_fetch_and(&n->flags, ~NODE_HIDDEN, __ATOMIC_RELEASE);
-	if (n->nlink <= 1)
-		node_died(n);
-	return 0;
 }
 
 static int end_one(struct op *op, struct hidden *h)
@@ -266,6 +287,9 @@ void hidden_end(struct remote *r, const struct fe_request *req, struct fe_node *
 	if (op.result && op.result != -ENOENT)
 		client_log(&r->client.opt, LOG_WARNING, "%s stays on the server: %s", name_of(r, h->record).name,
 			   strerror((int)-op.result));
-	removed(NULL, node);
+	not_hidden(NULL, node);
+	/* That it was not there under a name that it perhaps had says nothing. */
+	if (r_node(node)->nlink <= 1 && !(op.result == -ENOENT && !h->record->done))
+		node_died(r_node(node));
 	hidden_drop(r, h);
 }

@@ -241,7 +241,7 @@ struct going {
 /* Handles end, and what is hidden is removed, while a name is looked at. */
 static bool is_hidden(const struct r_node *n)
 {
-	return __atomic_load_n(&n->flags, __ATOMIC_ACQUIRE) & NODE_HIDDEN;
+	return (__atomic_load_n(&n->flags, __ATOMIC_ACQUIRE) & (NODE_HIDDEN | NODE_HIDING)) == NODE_HIDDEN;
 }
 
 static int look_at(void *arg, struct fe_node *node)

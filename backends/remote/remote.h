@@ -31,6 +31,7 @@ struct r_key {
 /* Bits of r_node.flags. */
 #define NODE_DEAD	1u	/* its last name is gone, its number may come again */
 #define NODE_HIDDEN	2u	/* removed while it was open: it has a name that is not shown (hidden.c) */
+#define NODE_HIDING	4u	/* ... or may have: the answer is not there yet, and may never be */
 
 /* A node record. Guarded by remote.names_lock, but for the key. */
 struct r_node {

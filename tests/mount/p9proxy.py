@@ -13,7 +13,7 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   once T        the connection ends in place of the first reply to a message of type T
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
   length N      each N-th reply says another length than it has
-  stall         nothing comes from the server any more
+  stall [T]     nothing comes from the server any more, once a reply to a message of type T would
   circle        every listing is one name that the client does not show, of which each leads to the other of two
   delay MS      every reply comes so much later, as on a long line
 Ends with its standard input.
@@ -177,7 +177,7 @@ def replies(server, client, asked):
             left = asked.add(-1)
             replied += 1
             what = mode()
-            while what[0] == "stall":
+            while what[0] == "stall" and (len(what) == 1 or data[4] == int(what[1]) + 1):
                 time.sleep(0.05)
                 what = mode()
             if what[0] == "delay":
