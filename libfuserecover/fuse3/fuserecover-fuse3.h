@@ -54,9 +54,11 @@ struct fuse_session;
  * After fuse_session_mount(), before fr_run(): puts the session's requests and replies through slots.
  * options.worker then serves by fuse_session_loop(), fuse_session_loop_mt(), by threads that call
  * fuse_session_receive_buf() and fuse_session_process_buf(), or by fr_fuse3_loop(). For the last one
- * it opens `clones` more descriptors of the connection, as libfuse's clone_fd does; else 0. It makes
- * an area, so it is called in one order with fr_table_new(). -EINVAL: not mounted. -ENOTSUP: not
- * /dev/fuse. The loops end by SIGURG, which nothing else may need. Since 0.2.
+ * it opens `clones` more descriptors of the connection, as libfuse's clone_fd does; else 0. These and the
+ * session's are kept (fr_fd_keep()), for a program that takes over. It makes an area, so it is called in
+ * one order with fr_table_new(). -EINVAL: not mounted, or another number of clones than the predecessor's.
+ * -EBADF: one of those was not handed over. -ENOTSUP: not /dev/fuse. The loops end by SIGURG, which nothing
+ * else may need. Since 0.2.
  */
 int fr_fuse3_prepare(struct fr *fr, struct fuse_session *se, unsigned clones);
 

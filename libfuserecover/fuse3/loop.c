@@ -47,6 +47,21 @@ static int open_clones(struct saved *s, int fd, unsigned clones)
 	return 0;
 }
 
+/* Another one's would be read from until the first error: what can not be taken over is to be known before. */
+static int check_clones(const struct saved *s, int fd, unsigned clones)
+{
+	if (s->fds[0] != fd || s->clones != clones + 1)
+		return -EINVAL;
+	for (unsigned i = 1; i <= clones; i++) {
+		if (fr_fuse3_is_connection(s->fds[i]))
+			continue;
+		fuse_log(FUSE_LOG_ERR, "fuserecover: descriptor %d, which the predecessor read requests from, was not "
+			 "handed over: mount anew\n", s->fds[i]);
+		return -EBADF;
+	}
+	return 0;
+}
+
 PUBLIC int fr_fuse3_prepare(struct fr *fr, struct fuse_session *se, unsigned clones)
 {
 	int fd = fuse_session_fd(se), err;
@@ -64,10 +79,13 @@ PUBLIC int fr_fuse3_prepare(struct fr *fr, struct fuse_session *se, unsigned clo
 		return err;
 	rig->saved = area;
 	/* Of an adopted checkpoint they are open already. */
-	if (!rig->saved->clones)
+	if (rig->saved->clones)
+		err = check_clones(rig->saved, fd, clones);
+	else
 		err = open_clones(rig->saved, fd, clones);
-	else if (rig->saved->fds[0] != fd || rig->saved->clones != clones + 1)
-		err = -EINVAL;
+	/* For another program, and for the service manager. */
+	for (unsigned i = 0; !err && i <= clones; i++)
+		err = fr_fd_keep(fr, NULL, rig->saved->fds[i]);
 	if (!err)
 		err = fuse_session_custom_io(se, &fr_fuse3_io, fd);
 	if (!err)

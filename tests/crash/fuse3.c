@@ -3,6 +3,7 @@
  * fuse3 NAME KILLS MOUNTPOINT PROGRAM [OPTION...]: starts PROGRAM -f MOUNTPOINT OPTION..., a file system in
  * memory that is written with libfuse, and kills its processes so often, under clients that check
  * everything (memfs_load.c). No client may see an error, or other bytes than its own; no reference may be left.
+ *   FUSE3_UPGRADES   the program asks for an upgrade on SIGUSR2, which comes as often as a death
  *   FUSE3_LOAD   a command, for a client more: run again and again in a directory that is empty
  */
 #include <errno.h>
@@ -205,14 +206,35 @@ static void settled(void)
 	failed("keeper %d, worker %d, standby %d after a minute", (int)keeper(), (int)worker(), (int)standby());
 }
 
+/* Nobody dies meanwhile: it comes about. */
+static void upgrade(void)
+{
+	atomic_store(&cp->upgrade, UPGRADE_NONE);
+	kill(worker(), SIGUSR2);
+	for (int i = 0; i < HANGS_S * 1000; i++) {
+		if (atomic_load(&cp->upgrade) == UPGRADE_FAILED)
+			failed("no upgrade: %s", cp->upgrade_text);
+		if (atomic_load(&cp->upgrade) == UPGRADE_DONE)
+			return;
+		pause_us(1000);
+	}
+	failed("no upgrade after a minute");
+}
+
 static void kill_all_the_time(unsigned kills)
 {
+	bool upgrades = getenv("FUSE3_UPGRADES");
 	uint64_t r = seed;
 	struct stat st;
 
 	for (unsigned i = 0; i < kills; i++) {
 		char role = "WWWWKKSB"[memfs_random(&r) % 8];
 
+		if (upgrades && i % 2) {
+			upgrade();
+			settled();
+			continue;
+		}
 		if (memfs_random(&r) % 2 && (killed[0] = kill_at_point(cp, memfs_random(&r) % 3000)) >= 0) {
 			settled();
 			continue;
