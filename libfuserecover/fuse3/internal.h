@@ -23,7 +23,8 @@
 struct saved {
 	uint32_t clones;		/* 1 more than there are: 0 is not prepared */
 	int32_t fds[FR_SLOTS_MAX];	/* the session's, then the clones */
-	int32_t own[FR_SLOTS_MAX];	/* by slot: a clone that libfuse has opened for the thread, 0: none */
+	int32_t theirs[FR_SLOTS_MAX];	/* by slot: a clone that libfuse opens and closes for the thread; 0: none */
+	int32_t own[FR_SLOTS_MAX];	/* the same by another descriptor, which is kept, and read from */
 	_Atomic uint32_t forked;	/* from a worker: the keeper has no way back to who called fr_run() */
 	_Atomic uint32_t looked_at;
 	uint32_t request_len;

@@ -5,6 +5,7 @@
  * it when it ends. When it reads again, it is done with the request before.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -79,16 +80,45 @@ static void unmount(void)
 
 /* ---- the first read in a process ---- */
 
-/* A predecessor's clone. Its number may belong to something else since its thread ended. */
+/* One's own, or a predecessor's. It is closed last: the number may be another thread's at once. */
 static void close_clone(uint32_t slot)
 {
 	int fd = rig->saved->own[slot];
+	bool is_open = fd > 0 && fr_fuse3_is_connection(fd);
 
+	if (is_open)
+		fr_fd_drop(rig->fr, NULL, fd);
 	rig->saved->own[slot] = 0;
-	if (fd <= 0 || fd == rig->saved->fds[0] || !fr_fuse3_is_connection(fd))
-		return;
-	fr_fd_drop(rig->fr, NULL, fd);
-	close(fd);
+	if (is_open)
+		close(fd);
+}
+
+static bool in_use(int fd)
+{
+	const struct saved *s = rig->saved;
+
+	for (uint32_t i = 0; i < s->clones; i++)
+		if (s->fds[i] == fd)
+			return true;
+	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++)
+		if (s->own[i] == fd)
+			return true;
+	return false;
+}
+
+/*
+ * What the predecessor's libfuse had open. It may have closed one and not said so: the number may be
+ * something else's then, also what this process reads from first.
+ */
+static void close_theirs(int reads)
+{
+	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++) {
+		int fd = rig->saved->theirs[i];
+
+		if (fd > 0 && fd != reads && !in_use(fd) && fr_fuse3_is_connection(fd))
+			close(fd);
+		rig->saved->theirs[i] = 0;
+	}
 }
 
 static int start_interrupter(void)
@@ -110,7 +140,7 @@ static int start_interrupter(void)
 	return -err;
 }
 
-static void start(void)
+static void start(int fd)
 {
 	uint32_t left = 0;
 	int err;
@@ -121,6 +151,7 @@ static void start(void)
 		left++;
 	}
 	atomic_store(&rig->left, left);
+	close_theirs(fd);
 	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++)
 		if (!rig->seats[i].left)
 			close_clone(i);
@@ -131,7 +162,7 @@ static void start(void)
 		fr_fuse3_fail(err);
 }
 
-static void start_once(void)
+static void start_once(int fd)
 {
 	pid_t me = getpid();
 
@@ -139,7 +170,7 @@ static void start_once(void)
 		return;
 	pthread_mutex_lock(&rig->start_lock);
 	if (atomic_load(&rig->process) != me) {
-		start();
+		start(fd);
 		atomic_store(&rig->process, me);
 	}
 	pthread_mutex_unlock(&rig->start_lock);
@@ -160,8 +191,8 @@ static void leave(void *arg)
 	struct seat *seat = arg;
 
 	fr_fuse3_seat = NULL;
-	/* libfuse has closed it. */
-	rig->saved->own[seat->index] = 0;
+	close_clone(seat->index);
+	rig->saved->theirs[seat->index] = 0;
 	fr_slot_leave(seat->slot);
 	give_up_seat(seat);
 }
@@ -229,14 +260,12 @@ static int sit_down(void)
 }
 
 /* The thread that is done with its own takes what is left: there may never be as many threads again. */
-static int have_seat(int fd)
+static int have_seat(void)
 {
 	struct seat *seat = fr_fuse3_seat;
 
 	if (seat && atomic_load(&rig->left)) {
 		pthread_setspecific(rig->key, NULL);
-		if (rig->saved->own[seat->index] != fd)
-			close_clone(seat->index);
 		leave(seat);
 	}
 	return fr_fuse3_seat ? 0 : sit_down();
@@ -244,30 +273,38 @@ static int have_seat(int fd)
 
 /* ---- reading ---- */
 
-/* libfuse opens clones in the worker, and closes them: they have to outlive it with their requests. */
-static int know_clone(struct seat *seat, int fd)
+/*
+ * libfuse opens clones in the worker, and closes them when a thread ends, before that is known here. They
+ * have to outlive the worker with their requests: so what is kept and read from is another descriptor. Where
+ * there is none to be had, the session's serves as well.
+ */
+static int descriptor_for(struct seat *seat, int fd)
 {
-	int err;
+	struct saved *s = rig->saved;
+	uint32_t i = seat->index;
+	int copy;
 
-	if (fd == rig->saved->fds[0] || fd == rig->saved->own[seat->index])
-		return 0;
-	close_clone(seat->index);
-	err = fr_fd_keep(rig->fr, NULL, fd);
-	if (!err)
-		rig->saved->own[seat->index] = fd;
-	return err;
+	if (fd == s->fds[0])
+		return fd;
+	if (fd != s->theirs[i]) {
+		close_clone(i);
+		s->theirs[i] = fd;
+		copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		s->own[i] = copy > 0 ? copy : 0;
+		if (copy > 0 && fr_fd_keep(rig->fr, NULL, copy))
+			close_clone(i);
+	}
+	return s->own[i] ? s->own[i] : s->fds[0];
 }
 
 static ssize_t read_request(struct seat *seat, int fd)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	ssize_t n = know_clone(seat, fd);
+	struct pollfd p = { .fd = descriptor_for(seat, fd), .events = POLLIN };
+	ssize_t n;
 
-	if (n)
-		return n;
 	atomic_store(&seat->reading, true);
 	pthread_setcancelstate(fr_fuse3_cancel_state, NULL);
-	n = fuse_session_exited(rig->se) ? -EINTR : fr_slot_read(seat->slot, fd);
+	n = fuse_session_exited(rig->se) ? -EINTR : fr_slot_read(seat->slot, p.fd);
 	if (n == -EAGAIN) {
 		poll(&p, 1, -1);
 		n = -EINTR;
@@ -279,7 +316,7 @@ static ssize_t read_request(struct seat *seat, int fd)
 
 static ssize_t next_request(int fd)
 {
-	int err = have_seat(fd);
+	int err = have_seat();
 	struct seat *seat = fr_fuse3_seat;
 	ssize_t n;
 
@@ -304,7 +341,7 @@ static ssize_t next(int fd, size_t size)
 {
 	ssize_t n;
 
-	start_once();
+	start_once(fd);
 	if (fr_fuse3_seat && fr_fuse3_seat->busy)
 		fr_fuse3_finish(fr_fuse3_seat);
 	n = atomic_load(&rig->failed);
@@ -342,5 +379,7 @@ ssize_t fr_fuse3_own_read(int fd, void *buf, size_t size)
 
 int fr_fuse3_own_prepare(void)
 {
+	/* Of an adopted checkpoint, these numbers are of another table. */
+	memset(rig->saved->theirs, 0, sizeof(rig->saved->theirs));
 	return -pthread_key_create(&rig->key, leave);
 }

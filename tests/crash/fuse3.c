@@ -32,6 +32,7 @@
 
 static struct memfs fs;
 static struct cp_header *cp;	/* of the server */
+static int checkpoint;
 static const char *name;
 static uint64_t seed;
 static pid_t server;
@@ -111,10 +112,11 @@ static bool map_checkpoint(void)
 		if (fd < 0)
 			continue;
 		cp = mmap(NULL, sizeof(*cp), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		close(fd);
+		checkpoint = fd;
 		if (cp != MAP_FAILED && cp->layout.magic == CP_MAGIC && cp->layout.abi == CP_ABI)
 			return true;
 		cp = NULL;
+		close(fd);
 	}
 	return false;
 }
@@ -343,6 +345,46 @@ static void nothing_left(void)
 		       (unsigned long long)(st.f_blocks - st.f_bfree));
 }
 
+static bool is_connection(uint32_t fd)
+{
+	char path[64], link[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)keeper(), fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	link[n < 0 ? 0 : n] = 0;
+	return !strcmp(link, "/dev/fuse");
+}
+
+/* The number of one that is kept and not a connection, 0: there is none. */
+static uint32_t kept_wrongly(void)
+{
+	uint32_t end = atomic_load(&cp->fds_grown), found = 0;
+	uint8_t *map = calloc(end, 1);
+
+	if (!map || pread(checkpoint, map, end, (off_t)fr_map_offset(&cp->layout)) != (ssize_t)end)
+		failed("the map of descriptors can not be read");
+	for (uint32_t fd = 0; fd < end && !found; fd++)
+		if (FD_OWNER(map[fd]) == FD_CALLERS && !is_connection(fd))
+			found = fd;
+	free(map);
+	return found;
+}
+
+/* The server keeps its connections, and nothing that libfuse has closed since. */
+static void kept_is_open(void)
+{
+	uint32_t fd = kept_wrongly();
+
+	/* A thread may be about to end. */
+	for (int i = 0; fd && i < 100; i++) {
+		pause_us(10000);
+		fd = kept_wrongly();
+	}
+	if (fd)
+		failed("descriptor %u is kept, and is no connection", fd);
+}
+
 static void end_server(void)
 {
 	kill(keeper(), SIGTERM);
@@ -383,6 +425,7 @@ int main(int argc, char **argv)
 	end_clients(clients);
 	nothing_left();
 	settled();
+	kept_is_open();
 	printf("# %llu recoveries, replies sent again %llu, requests done again %llu\n",
 	       (unsigned long long)cp->recoveries, (unsigned long long)cp->resent, (unsigned long long)cp->redone);
 	if (!cp->recoveries || !(cp->resent + cp->redone))
