@@ -82,6 +82,8 @@ bool fr_fuse3_init_reply(struct seat *seat, const struct fuse_in_header *in, str
 	memcpy(s->request, in, in->len);
 	memcpy(s->reply, out, len);
 	s->request_len = in->len;
+	/* Not when its thread reads again: libfuse may end it, and who is forked has the session as it is now. */
+	fr_fuse3_rig.inited = true;
 	atomic_store(&s->reply_len, len);
 	return true;
 }

@@ -94,8 +94,6 @@ bool fr_fuse3_begin(struct seat *seat)
 
 void fr_fuse3_finish(struct seat *seat)
 {
-	if (seat->opcode == FUSE_INIT)
-		rig->inited = true;
 	if (!wants_reply(seat->opcode))
 		fr_slot_reply(seat->slot, 0);
 	else if (!seat->answered)

@@ -230,14 +230,15 @@ static void kill_all_the_time(unsigned kills)
 	struct stat st;
 
 	for (unsigned i = 0; i < kills; i++) {
-		char role = "WWWWKKSB"[memfs_random(&r) % 8];
+		/* Who is forked from the first worker has a session that has seen INIT itself. */
+		char role = i ? "WWWWKKSB"[memfs_random(&r) % 8] : 'B';
 
 		if (upgrades && i % 2) {
 			upgrade();
 			settled();
 			continue;
 		}
-		if (memfs_random(&r) % 2 && (killed[0] = kill_at_point(cp, memfs_random(&r) % 3000)) >= 0) {
+		if (i && memfs_random(&r) % 2 && (killed[0] = kill_at_point(cp, memfs_random(&r) % 3000)) >= 0) {
 			settled();
 			continue;
 		}
