@@ -63,7 +63,7 @@ struct rig {
 	_Atomic uint32_t left;		/* seats with a predecessor's request that nobody took */
 	bool inited;			/* the session has seen INIT */
 	bool unmounted;
-	bool stopping;
+	_Atomic bool stopping;
 	_Atomic bool destroyed;
 	_Atomic int failed;
 	struct seat seats[FR_SLOTS_MAX];

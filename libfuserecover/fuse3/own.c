@@ -36,12 +36,9 @@ static void *interrupt(void *arg)
 
 	while (poll(&p, 1, -1) <= 0)
 		;
-	/* After a failure the next read says so. */
-	if (!atomic_load(&rig->failed))
-		fuse_session_exit(rig->se);
 	for (;;) {
 		pthread_mutex_lock(&rig->lock);
-		rig->stopping = true;
+		atomic_store(&rig->stopping, true);
 		pthread_cond_broadcast(&rig->vacant);
 		for (unsigned i = 0; i < FR_SLOTS_MAX; i++) {
 			pthread_cond_signal(&rig->seats[i].came);
@@ -76,6 +73,20 @@ static void unmount(void)
 		nanosleep(&t, NULL);
 	if (mine)
 		fr_fuse3_unmount();
+}
+
+/* Not before: threads that find the session at its end do not read again, and the others are cancelled. */
+static void end(void)
+{
+	unmount();
+	/* After a failure, libfuse does it with what the read returned. */
+	if (!atomic_load(&rig->failed))
+		fuse_session_exit(rig->se);
+}
+
+static bool is_over(void)
+{
+	return atomic_load(&rig->stopping) || fuse_session_exited(rig->se);
 }
 
 /* ---- the first read in a process ---- */
@@ -304,7 +315,7 @@ static ssize_t read_request(struct seat *seat, int fd)
 
 	atomic_store(&seat->reading, true);
 	pthread_setcancelstate(fr_fuse3_cancel_state, NULL);
-	n = fuse_session_exited(rig->se) ? -EINTR : fr_slot_read(seat->slot, p.fd);
+	n = is_over() ? -EINTR : fr_slot_read(seat->slot, p.fd);
 	if (n == -EAGAIN) {
 		poll(&p, 1, -1);
 		n = -EINTR;
@@ -354,8 +365,8 @@ static ssize_t next(int fd, size_t size)
 			fr_fuse3_fail((int)n);
 		}
 	}
-	if (n < 0 && (atomic_load(&rig->failed) || fuse_session_exited(rig->se)))
-		unmount();
+	if (n < 0 && (atomic_load(&rig->failed) || is_over()))
+		end();
 	return n;
 }
 

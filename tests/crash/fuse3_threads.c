@@ -8,6 +8,7 @@
 
 #include <fuse_lowlevel.h>
 #include <fuserecover-fuse3.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -147,7 +148,8 @@ static int serve_by(struct fuse_session *se, struct fuse_loop_config *with)
 	const char *which = getenv("FUSE3_THREADS");
 	pthread_t threads[THREADS];
 
-	fuse_loop_cfg_set_idle_threads(with, opts.max_idle_threads);
+	if (opts.max_idle_threads != UINT_MAX)
+		fuse_loop_cfg_set_idle_threads(with, opts.max_idle_threads);
 	if (which && !strcmp(which, "mt"))
 		return fuse_session_loop_mt(se, with);
 	if (!which || strcmp(which, "own"))
