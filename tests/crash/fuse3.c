@@ -197,7 +197,8 @@ static void settled(void)
 			;
 		if (fs.state->failed)
 			failed("%u clients failed", fs.state->failed);
-		if (alive(keeper()) && alive(worker()) && alive(standby()) &&
+		/* The keeper may be late to say that its standby is the worker now. */
+		if (alive(keeper()) && alive(worker()) && alive(standby()) && standby() != worker() &&
 		    atomic_load(&cp->ready) == CLAIM_NUMBER(atomic_load(&cp->worker))) {
 			killed[0] = killed[1] = 0;
 			check_locked();
