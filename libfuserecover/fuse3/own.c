@@ -202,6 +202,9 @@ static void leave(void *arg)
 	struct seat *seat = arg;
 
 	fr_fuse3_seat = NULL;
+	/* Its handler may have left the request to another thread, and libfuse ended this one as an idle one. */
+	if (seat->busy && !fuse_session_exited(rig->se))
+		fr_fuse3_finish(seat);
 	close_clone(seat->index);
 	rig->saved->theirs[seat->index] = 0;
 	fr_slot_leave(seat->slot);

@@ -27,9 +27,13 @@
 
 #include "tests/crash/tsan.h"
 
+#define LATE_US	50000
+#define HANGS_S	20
+
 enum misfit {
 	NODEID, LISTED, MADE, CREATED, CREATED_HANDLE, HANDLE, DIR_HANDLE,	/* have an address */
-	NONE, OTHER_THREAD, INIT
+	NONE, OTHER_THREAD, INIT,
+	ENDED_THREAD	/* another one answers when libfuse has ended the request's, an idle one to it */
 };
 enum where { HEAP, STACK, MAPPED, STATIC, PLACES };
 
@@ -41,7 +45,7 @@ static const char *const places[] = { "heap", "stack", "mmap", "static" };
 
 
 struct shared {
-	_Atomic uint32_t mounted, asked, inits, destroyed, said, loop;
+	_Atomic uint32_t mounted, asked, answered, inits, destroyed, said, loop;
 	_Atomic int32_t worker;
 };
 
@@ -102,8 +106,10 @@ static void *answer_late(void *arg)
 	struct fuse_entry_param e = entry(NODEID, S_IFREG | 0644);
 
 	/* The first one never comes: its worker is killed meanwhile. */
-	while (shared->asked == 1)
+	while (misfit == OTHER_THREAD && shared->asked == 1)
 		usleep(1000);
+	if (misfit == ENDED_THREAD)
+		usleep(LATE_US);
 	fuse_reply_entry(arg, &e);
 	return NULL;
 }
@@ -119,7 +125,7 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	shared->asked++;
-	if (misfit == OTHER_THREAD && !pthread_create(&t, NULL, answer_late, req))
+	if ((misfit == OTHER_THREAD || misfit == ENDED_THREAD) && !pthread_create(&t, NULL, answer_late, req))
 		pthread_detach(t);
 	else
 		fuse_reply_entry(req, &e);
@@ -183,9 +189,21 @@ static const struct fuse_lowlevel_ops ops = {
 	.readdirplus = on_readdirplus,
 };
 
+static int end_threads_at_once(void)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int err;
+
+	fuse_loop_cfg_set_idle_threads(config, 0);
+	err = fuse_session_loop_mt(session, config);
+	fuse_loop_cfg_destroy(config);
+	return err;
+}
+
 static int worker(struct fr *fr, void *arg)
 {
-	int err = libfuse_loop ? fuse_session_loop(session) : fr_fuse3_loop(fr, session, 2);
+	int err = misfit == ENDED_THREAD ? end_threads_at_once() : libfuse_loop ? fuse_session_loop(session) :
+		  fr_fuse3_loop(fr, session, 2);
 
 	(void)arg;
 	shared->loop = (uint32_t)-err;
@@ -289,7 +307,7 @@ static long try(enum misfit which, const char *mountpoint)
 	snprintf(path, sizeof(path), "%s/x", mountpoint);
 	snprintf(made, sizeof(made), "%s/new", mountpoint);
 	snprintf(created, sizeof(created), "%s/new-file", mountpoint);
-	if (which == NODEID || which == OTHER_THREAD || which == NONE)
+	if (which == NODEID || which == OTHER_THREAD || which == ENDED_THREAD || which == NONE)
 		err = stat(path, &st) ? errno : 0;
 	if (!err && (which == LISTED || which == DIR_HANDLE || which == NONE))
 		err = try_list(mountpoint);
@@ -311,9 +329,19 @@ static void *kill_first(void *arg)
 	return NULL;
 }
 
+/* Who waits for an answer that never comes gets an error then. */
+static void *end_by_force(void *mountpoint)
+{
+	for (int i = 0; i < HANGS_S * 100 && !shared->answered; i++)
+		usleep(10000);
+	if (!shared->answered)
+		umount2(mountpoint, MNT_FORCE);
+	return NULL;
+}
+
 static void run(enum misfit which, const char *name, const char *mountpoint)
 {
-	bool serves = which == NONE || which == OTHER_THREAD;
+	bool serves = which == NONE || which == OTHER_THREAD || which == ENDED_THREAD;
 	int status = -1, before = failures;
 	pthread_t t;
 	pid_t pid;
@@ -328,7 +356,12 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 		usleep(1000);
 	if (which == OTHER_THREAD && pthread_create(&t, NULL, kill_first, NULL))
 		abort();
+	if (which == ENDED_THREAD && pthread_create(&t, NULL, end_by_force, (void *)(uintptr_t)mountpoint))
+		abort();
 	check(name, "the error", try(which, mountpoint), serves || which == INIT ? 0 : EIO);
+	shared->answered = 1;
+	if (which == ENDED_THREAD)
+		pthread_join(t, NULL);
 	if (which == OTHER_THREAD) {
 		pthread_join(t, NULL);
 		check(name, "the number of tries", shared->asked, 2);
@@ -394,6 +427,8 @@ int main(int argc, char **argv)
 		snprintf(name, sizeof(name), "%s-other-loop", misfits[i]);
 		run(i, name, argv[1]);
 	}
+	libfuse_loop = true;
+	run(ENDED_THREAD, "answer-after-thread-ended", argv[1]);
 	other_device();
 	return failures != 0;
 }
