@@ -33,7 +33,7 @@
 #include "host/host.h"
 #include "programs/control.h"
 
-enum { MAX_CLIENTS = 64, ANSWER_MS = 10000, WARM_MS = 200 };
+enum { MAX_CLIENTS = 64, ANSWER_MS = 10000, WARM_MS = 200, SETTLE_MS = 5 };
 
 struct options {
 	unsigned kills, clients, interval;
@@ -165,6 +165,8 @@ static bool one_kill(const struct options *o, const struct mount_entry *mounted,
 		fprintf(stderr, "pause: the server does not tell its worker's pid\n");
 		return false;
 	}
+	/* Where the thread that told it is at work still, a successor waits for the end of the whole process. */
+	sleep_ms(SETTLE_MS);
 	atomic_store(&shared->kill, number);
 	shared->kills[number].called = now_ns();
 	if (kill(pid, SIGKILL))
