@@ -48,12 +48,20 @@ static bool may_come_back(void)
 	return !getrlimit(RLIMIT_NICE, &nice) && nice.rlim_cur >= 20;
 }
 
+/* The workers, which are started here: a successor is real-time itself for its first moments. */
+static bool start_ordinary(void)
+{
+	int policy = sched_getscheduler(0);
+
+	return policy == SCHED_OTHER || (policy > 0 && policy & SCHED_RESET_ON_FORK);
+}
+
 void follow_init(struct fe_host *h)
 {
 	struct pool *p = &h->pool;
 
 	p->monitor = (pid_t)syscall(SYS_gettid);
-	p->follow = p->cpus > 1 && sched_getscheduler(0) == SCHED_OTHER && may_come_back() &&
+	p->follow = p->cpus > 1 && start_ordinary() && may_come_back() &&
 		    !sched_getaffinity(0, sizeof(p->allowed), &p->allowed) && CPU_COUNT(&p->allowed) > 1;
 }
 
