@@ -146,26 +146,6 @@ static void start(char **program)
 
 static pid_t killed[2];
 
-/* One that is dead, which nobody has seen yet, must not count as the last of the three. */
-static bool zombie(pid_t pid)
-{
-	char path[64], state = 'Z';
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "r");
-	if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-		state = 'Z';
-	if (f)
-		fclose(f);
-	return state == 'Z' || state == 'X';
-}
-
-static bool alive(pid_t pid)
-{
-	return pid > 0 && pid != killed[0] && pid != killed[1] && !kill(pid, 0) && !zombie(pid);
-}
-
 /* Pages of a slot that are missing when a worker dies cost a request. As root, all are locked. */
 static void check_locked(void)
 {
@@ -197,9 +177,7 @@ static void settled(void)
 			;
 		if (fs.state->failed)
 			failed("%u clients failed", fs.state->failed);
-		/* The keeper may be late to say that its standby is the worker now. */
-		if (alive(keeper()) && alive(worker()) && alive(standby()) && standby() != worker() &&
-		    atomic_load(&cp->ready) == CLAIM_NUMBER(atomic_load(&cp->worker))) {
+		if (all_three_live(cp, killed)) {
 			killed[0] = killed[1] = 0;
 			check_locked();
 			return;

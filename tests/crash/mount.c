@@ -169,12 +169,6 @@ static void __attribute__((noreturn, format(printf, 1, 2))) failed(const char *f
 
 static pid_t killed[2];
 
-/* Whoever was killed may take a moment to die, and one of the three has to live. */
-static bool alive(pid_t pid)
-{
-	return pid > 0 && pid != killed[0] && pid != killed[1] && !kill(pid, 0);
-}
-
 static void settled(void)
 {
 	uint64_t start = now_ns();
@@ -184,9 +178,7 @@ static void settled(void)
 			;
 		if (fs.state->failed)
 			failed("%u clients failed", fs.state->failed);
-		if (alive(fr_keeper_pid(fs.fr)) && alive(fr_worker_pid(fs.fr)) &&
-		    alive((pid_t)atomic_load(&fs.fr->cp->standby)) &&
-		    atomic_load(&fs.fr->cp->ready) == CLAIM_NUMBER(fs.fr->cp->worker))
+		if (all_three_live(fs.fr->cp, killed))
 			break;
 		if (now_ns() - start > HANGS_S * 1000000000ull)
 			failed("keeper %d, worker %d, standby %u after a minute", fr_keeper_pid(fs.fr), fr_worker_pid(fs.fr),
