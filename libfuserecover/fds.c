@@ -91,6 +91,33 @@ bool fr_fd_is_of(const struct fr *fr, int fd, enum fd_owner owner)
 	return fd >= 0 && (uint32_t)fd < fr_fds_end(fr) && FD_OWNER(atomic_load(&fr->fd_map[fd])) == owner;
 }
 
+/* ---- connections ---- */
+
+static bool is_fuse(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(10, 229);
+}
+
+bool fr_fd_takes_replies(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode);
+}
+
+void fr_fds_refuse(struct fr *fr, uint64_t unique)
+{
+	uint32_t end = fr_fds_end(fr);
+
+	for (uint32_t fd = 0; fd < end; fd++) {
+		enum fd_owner owner = FD_OWNER(atomic_load_explicit(&fr->fd_map[fd], memory_order_relaxed));
+		struct stat st;
+
+		if ((owner == FD_CALLERS || owner == FD_PROGRAMS) && !fstat((int)fd, &st) && is_fuse(&st))
+			fr_reply_later((int)fd, unique, -EIO, NULL, 0);
+	}
+}
+
 /* ---- what is open ---- */
 
 static int number_of(const struct dirent *entry)
@@ -203,12 +230,6 @@ static bool same(const struct candidate *c)
 	return !fstat(c->fd, &st) && st.st_dev == c->dev && st.st_ino == c->ino;
 }
 
-/* /dev/fuse: libfuse's threads open clones before they have a slot. One that was left has no request. */
-static bool may_be_clone(const struct stat *st)
-{
-	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(10, 229);
-}
-
 static unsigned look(const struct fr *fr, struct candidate *found)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -219,7 +240,8 @@ static unsigned look(const struct fr *fr, struct candidate *found)
 		int fd = number_of(entry);
 		struct stat st;
 
-		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd) && !fstat(fd, &st) && !may_be_clone(&st))
+		/* libfuse's threads open clones before they have a slot. One that was left has no request. */
+		if (fd >= 0 && fd != dirfd(dir) && unknown(fr, fd) && !fstat(fd, &st) && !is_fuse(&st))
 			found[n++] = (struct candidate){ fd, st.st_dev, st.st_ino };
 	}
 	if (dir)

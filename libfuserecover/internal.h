@@ -207,8 +207,8 @@ struct fr_slot {
 	uint32_t index;
 	_Atomic uint32_t pending;	/* bytes of an unfinished request */
 	bool taken;
-	bool populated;			/* by this process */
-	bool resident;			/* and it was seen to have all its memory */
+	uint32_t populated;		/* bytes, by this process */
+	uint32_t resident;		/* of them, those that were seen to have memory */
 	bool open;			/* between fr_begin() and fr_commit() */
 	bool holds_tables;
 	bool clean;			/* nothing was read since it was emptied */
@@ -353,7 +353,7 @@ int fr_tables_recover(struct fr *fr);
 extern __thread struct fr_slot *fr_current __attribute__((tls_model("initial-exec")));
 void fr_slots_init(struct fr *fr);
 struct slot_shape fr_slot_shape(const struct cp_layout *l);
-/* The next of the slots that were in use, before it is needed; takes half a millisecond. False: none. */
+/* The next of the slots that were in use, before it is needed; in pieces. False: none. */
 bool fr_slots_populate(struct fr *fr);
 void fr_slot_populate(struct fr_slot *slot);
 bool fr_wants_no_reply(uint32_t opcode);
@@ -480,6 +480,10 @@ bool fr_fd_is_of(const struct fr *fr, int fd, enum fd_owner owner);
 void fr_fd_disown(struct fr *fr, int fd);
 /* Numbers from here on are in nobody's care. */
 uint32_t fr_fds_end(const struct fr *fr);
+/* No file's data: a connection, or what stands for one. */
+bool fr_fd_takes_replies(int fd);
+/* EIO for a request of which it is not known where it came from. */
+void fr_fds_refuse(struct fr *fr, uint64_t unique);
 /* Keeps all that are open. */
 int fr_fds_keep_open(struct fr *fr);
 /* Nobody but the caller owns any. */

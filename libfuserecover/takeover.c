@@ -26,7 +26,7 @@ static void mend_slot(struct fr *fr, uint32_t i)
 	if (cp->has_memory > 1 || cp->undo_used > UNDO_SIZE || cp->state > SLOT_PARKED)
 		atomic_store(&fr->cp->damaged, 1);
 	/* To ask for memory that is there would take longer than all the rest. */
-	if (fr->slots[i].resident)
+	if (fr->slots[i].resident == fr->shape.size)
 		cp->has_memory = 1;
 	else if (cp->has_memory)
 		cp->has_memory = !fr_give_memory(fr, fr->bodies + (uint64_t)i * fr->shape.size, fr->shape.size);
@@ -98,6 +98,18 @@ static void drop_note(struct fr_slot *slot, uint32_t fault)
 	atomic_store(&slot->cp->fault, 0);
 }
 
+/* Its number has been overwritten: what is written there would go into somebody's file. */
+static void refuse(struct fr_slot *slot)
+{
+	char request[128];
+
+	fr_describe_request(slot, request, sizeof(request));
+	fr_log(slot->fr, LOG_ERR, "slot %u is damaged: descriptor %d is no connection; its request gets EIO: %s",
+	       slot->index, slot->cp->fd, request);
+	fr_fds_refuse(slot->fr, header_of(slot)->unique);
+	settled(slot);
+}
+
 static void settle_request(struct fr_slot *slot)
 {
 	struct cp_slot *cp = slot->cp;
@@ -109,6 +121,10 @@ static void settle_request(struct fr_slot *slot)
 		drop_note(slot, fault);
 	if (!length)
 		return;
+	if (!fr_fd_takes_replies(cp->fd)) {
+		refuse(slot);
+		return;
+	}
 	/* The kernel copies from the reply: its pages have to be there, as in any slot. */
 	fr_slot_populate(slot);
 	if (!fr_wants_no_reply(in->opcode) && !fr_outstanding(cp->fd, in->unique))

@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/unit/recover.h"
@@ -286,6 +288,30 @@ START_TEST(scribbled)
 }
 END_TEST
 
+/* A worker gone mad has written another number: not a byte gets into that file. */
+START_TEST(scribbled_fd)
+{
+	struct stat st;
+	struct reply r;
+	FILE *file = tmpfile();
+
+	ck_assert_ptr_nonnull(file);
+	request(FUSE_GETATTR, 10);
+	slot->cp->fd = fileno(file);
+	die();
+	ck_assert_uint_eq(fr_slot_unfinished(slot), 0);
+	/* also where the reply is there already */
+	request(FUSE_GETATTR, 12);
+	slot->cp->fd = fileno(file);
+	slot->cp->result = sizeof(r.out);
+	die();
+	ck_assert_int_eq(fstat(fileno(file), &st), 0);
+	ck_assert_int_eq(st.st_size, 0);
+	ck_assert_int_eq(written(&r), 0);
+	fclose(file);
+}
+END_TEST
+
 static void *take_it(void *arg)
 {
 	struct fr_slot *mine;
@@ -362,8 +388,8 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		geometry, nothing_read, unfinished, stored, not_outstanding, without_reply, parked, set_aside, scribbled, holders,
-		descriptors, garbage, NULL,
+		geometry, nothing_read, unfinished, stored, not_outstanding, without_reply, parked, set_aside, scribbled,
+		scribbled_fd, holders, descriptors, garbage, NULL,
 	};
 
 	return unit_run("recover_slots", tests, setup, teardown);
