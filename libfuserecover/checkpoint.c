@@ -152,7 +152,8 @@ void fr_reset_locks(struct fr *fr)
 		struct fr_slot *s = &fr->slots[i];
 
 		s->taken = s->open = s->holds_tables = s->clean = false;
-		s->populated = s->resident = s->drops = false;
+		s->populated = s->resident = 0;
+		s->drops = false;
 		s->held = 0;
 		s->signal_stack = NULL;
 		atomic_store(&s->busy, 0);

@@ -21,6 +21,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define PIECE		(64u << 10)	/* one call for a whole slot would keep a processor from a dying worker for a ms */
 #define WRITE_HEAD	(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 #define READ_HEAD	sizeof(struct fuse_out_header)
 #define INTERRUPT_BIT	1ull	/* FUSE_INT_REQ_BIT of the kernel */
@@ -64,35 +65,42 @@ void fr_slots_init(struct fr *fr)
 	}
 }
 
-void fr_slot_populate(struct fr_slot *slot)
+/* The next piece; false where there is none. */
+static bool populate_piece(struct fr_slot *slot)
 {
 	struct fr *fr = slot->fr;
-	unsigned char *body = slot->undo;
+	unsigned char *piece = slot->undo + slot->populated;
+	uint32_t left = fr->shape.size - slot->populated, size = left < PIECE ? left : PIECE;
 
-	if (slot->populated)
-		return;
-	slot->populated = true;
+	if (!left)
+		return false;
+	slot->populated += size;
 	/* EINVAL: Linux before 5.14. The holder may touch his own pages, a standby must not. */
-	slot->resident = !madvise(body, fr->shape.size, MADV_POPULATE_WRITE);
-	if (!slot->resident && slot->taken)
-		for (uint32_t at = 0; at < fr->shape.size; at += fr->layout.page)
-			((volatile unsigned char *)body)[at] = ((volatile unsigned char *)body)[at];
+	if (!madvise(piece, size, MADV_POPULATE_WRITE))
+		slot->resident += size;
+	else if (slot->taken)
+		for (uint32_t at = 0; at < size; at += fr->layout.page)
+			((volatile unsigned char *)piece)[at] = ((volatile unsigned char *)piece)[at];
 #ifdef SYS_mlock2
 	/* Resident pages are rarely taken away again; locked ones never. */
-	if (!atomic_load(&fr->mlock_failed) && syscall(SYS_mlock2, body, (size_t)fr->shape.size, 0) &&
+	if (!atomic_load(&fr->mlock_failed) && syscall(SYS_mlock2, piece, (size_t)size, 0) &&
 	    !atomic_exchange(&fr->mlock_failed, 1) && fr->role == WORKER && fr->generation == 1)
 		fr_log(fr, LOG_INFO, "slots are not locked into memory (%s): raise RLIMIT_MEMLOCK", strerror(errno));
 #endif
+	return true;
+}
+
+void fr_slot_populate(struct fr_slot *slot)
+{
+	while (populate_piece(slot))
+		;
 }
 
 bool fr_slots_populate(struct fr *fr)
 {
-	for (uint32_t i = 0; i < fr->layout.slots; i++) {
-		if (!fr->cp_slots[i].has_memory || fr->slots[i].populated)
-			continue;
-		fr_slot_populate(&fr->slots[i]);
-		return true;
-	}
+	for (uint32_t i = 0; i < fr->layout.slots; i++)
+		if (fr->cp_slots[i].has_memory && populate_piece(&fr->slots[i]))
+			return true;
 	return false;
 }
 

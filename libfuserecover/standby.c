@@ -147,7 +147,7 @@ void fr_standby(struct fr *fr)
 	/* A fork has neither the pages nor the locks of who made it: of a slot that was taken before fr_run(),
 	 * or of a keeper that stood by before. */
 	for (uint32_t i = 0; i < fr->layout.slots; i++)
-		fr->slots[i].populated = fr->slots[i].resident = false;
+		fr->slots[i].populated = fr->slots[i].resident = 0;
 	do {
 		/* Also those that were taken since: a successor has no time for it. */
 		bool busy = fr_slots_populate(fr);
