@@ -265,6 +265,8 @@ struct fr {
 	pid_t trial_pid;
 	int trial_pidfd;
 	int trial_out;			/* what it writes to its standard error */
+	char trial_words[4096];		/* the end of that */
+	uint32_t trial_said;		/* bytes of it */
 	uint64_t trial_since;		/* ms */
 	pid_t old_standby;		/* of the program before this one */
 	sigset_t mask;			/* of who called fr_run() */

@@ -224,6 +224,7 @@ static int start_trial(struct fr *fr)
 		fr->trial_pidfd = pidfd;
 		fr->trial_pid = pid;
 		fr->trial_since = fr_now_ms();
+		fr->trial_said = 0;
 	} else if (!err) {
 		err = pid;
 	}
@@ -233,25 +234,34 @@ static int start_trial(struct fr *fr)
 	return err;
 }
 
+/* A pipe that is full would hold it up. The end of it is kept. */
+static void listen_to_trial(struct fr *fr)
+{
+	const uint32_t room = sizeof(fr->trial_words);
+	ssize_t n;
+
+	while ((n = read(fr->trial_out, fr->trial_words + fr->trial_said, room - fr->trial_said)) > 0) {
+		fr->trial_said += (uint32_t)n;
+		if (fr->trial_said < room)
+			continue;
+		memmove(fr->trial_words, fr->trial_words + room / 2, room - room / 2);
+		fr->trial_said = room - room / 2;
+	}
+}
+
 /* The last line that it wrote. */
 static void last_words(struct fr *fr, char *text, size_t size)
 {
-	char all[4096], *line;
-	size_t used = 0;
-	ssize_t n;
+	const char *line;
+	uint32_t n;
 
-	while ((n = read(fr->trial_out, all + used, sizeof(all) - 1 - used)) > 0) {
-		used += (size_t)n;
-		if (used < sizeof(all) - 1)
-			continue;
-		memmove(all, all + used / 2, used - used / 2);
-		used -= used / 2;
-	}
-	while (used && all[used - 1] == '\n')
-		used--;
-	all[used] = 0;
-	line = strrchr(all, '\n');
-	snprintf(text, size, "%.*s", (int)size - 1, line ? line + 1 : all);
+	listen_to_trial(fr);
+	n = fr->trial_said;
+	while (n && fr->trial_words[n - 1] == '\n')
+		n--;
+	line = memrchr(fr->trial_words, '\n', n);
+	line = line ? line + 1 : fr->trial_words;
+	snprintf(text, size, "%.*s", (int)(fr->trial_words + n - line), line);
 }
 
 static bool is_late(const struct fr *fr)
@@ -391,6 +401,7 @@ bool fr_upgrade_step(struct fr *fr)
 	/* Without a standby there would be no way back; and the status can be had once. */
 	if (!fr->standby && !is_late(fr))
 		return true;
+	listen_to_trial(fr);
 	status = trial_status(fr);
 	if (status < 0)
 		return true;
