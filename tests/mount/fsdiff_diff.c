@@ -130,11 +130,26 @@ static bool about_size_blocks(const struct seen_diff *d)
 	return key_ends(d, ".blocks") && atoll(d->vb) > atoll(d->va);
 }
 
+/* The last close is told to the server some time after close(2): then the directory changes besides what was asked. */
 static bool about_hidden(const struct seen_diff *d)
 {
 	return hinted(d, HINT_REMOVED) &&
-	       ((!strncmp(d->key, "times.", 6) && !strcmp(d->va, "mtime same, ctime same")) ||
+	       ((!strncmp(d->key, "times.", 6) && (!strcmp(d->va, "mtime same, ctime same") ||
+						   !strcmp(d->vb, "mtime changed, ctime changed"))) ||
 		((key_ends(d, "mtime") || key_ends(d, "ctime")) && S_ISDIR(mode_beside(d))));
+}
+
+static bool about_truncate_times(const struct seen_diff *d)
+{
+	return is_op(d, "truncate") && !d->a->ret && !strcmp(d->key, "times.path") &&
+	       !strcmp(d->va, "mtime same, ctime same") && !strcmp(d->vb, "mtime changed, ctime changed");
+}
+
+static bool about_chown_times(const struct seen_diff *d)
+{
+	return (is_op(d, "chown") || is_op(d, "fchown")) && d->s->num[0] == -1 && d->s->num[1] == -1 &&
+	       !strncmp(d->key, "times.", 6) && !strcmp(d->va, "mtime same, ctime changed") &&
+	       !strcmp(d->vb, "mtime same, ctime same");
 }
 
 /* Left out of the steps instead. */
@@ -208,6 +223,10 @@ static struct tolerance {
 	  "st_blocks: the server makes them up from the size, and knows no holes" },
 	{ "no-fallocate", false, about_nothing, "the server knows no fallocate; left out" },
 	{ "statfs", false, about_statfs, "statfs: figures made up by the server" },
+	{ "truncate-times", false, about_truncate_times,
+	  "truncate(2): the server moves the times also where the size stays, as ftruncate(2) does" },
+	{ "chown-times", false, about_chown_times,
+	  "chown(-1, -1): the server knows no way to move ctime only, and leaves it" },
 };
 
 static struct tolerance *tolerance_find(const char *name)
