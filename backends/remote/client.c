@@ -40,6 +40,7 @@ void client_init(struct client *c, const struct client_options *opt)
 	atomic_store(&c->end_by, 0);
 	c->child = 0;
 	memset(c->tags, 0, sizeof(c->tags));
+	memset(c->flushing, 0, sizeof(c->flushing));
 	for (unsigned i = 0; i < TAGS; i++)
 		c->free_tags[i] = (uint16_t)i;
 	c->free_at = 0;
@@ -231,13 +232,21 @@ int rpc_send(struct rpc *r, uint32_t epoch)
 	return 0;
 }
 
-/* A request has no answer any more when its Tflush has one; it may have had one before, or that is coming in. */
+/*
+ * A request has no answer any more when its Tflush has one; it may have had one before, or that is coming in. Until
+ * then its tag is the server's, which might drop another request of that tag.
+ */
 static void flushed(struct client *c, const struct rpc *f)
 {
-	struct rpc *r = f->flushes;
+	uint16_t tag = f->flushed_tag;
+	struct rpc *r;
 
 	pthread_mutex_lock(&c->lock);
-	if (!f->error && c->tags[f->flushed_tag] == r && r->state == RPC_FLYING)
+	r = c->tags[tag];
+	c->flushing[tag] = false;
+	if (!r)
+		tag_give(c, tag);
+	else if (!f->error && r->state == RPC_FLYING)
 		r = rpc_over(c, r, LOST);
 	else
 		r = NULL;
@@ -245,23 +254,26 @@ static void flushed(struct client *c, const struct rpc *f)
 	rpc_free_detached(c, r);
 }
 
-/* Interrupted, or too late: the server is asked to drop it. Whoever asked for it takes no answer. */
-static void flush_old(struct rpc *r)
+/*
+ * Interrupted, or too late: the server is asked to drop what has this tag. Whoever asked for it takes no answer, but
+ * one may have come.
+ */
+static void flush_old(struct client *c, uint16_t tag, uint32_t epoch)
 {
-	struct client *c = r->client;
 	struct waiter w = { .client = c, .deadline = clock_ns() + c->opt.timeout };
 	struct rpc *f;
 
 	cond_init(&w.cond);
 	f = rpc_new(&w, P9_TFLUSH);
 	if (f) {
-		p9_put16(&f->out, r->tag);
+		p9_put16(&f->out, tag);
 		f->done = flushed;
-		f->flushes = r;
-		f->flushed_tag = r->tag;
+		f->flushed_tag = tag;
 		/* A server that does not answer the one need not answer the other. */
-		rpc_send(f, r->epoch);
+		rpc_send(f, epoch);
 		rpc_end(f);
+	} else {
+		flushed(c, &(struct rpc){ .flushed_tag = tag, .error = -ENOMEM });
 	}
 	pthread_cond_destroy(&w.cond);
 }
@@ -296,8 +308,9 @@ int rpc_wait(struct rpc *r)
 	/* The answer, if one comes, is for nobody. */
 	r->into = NULL;
 	r->room = 0;
+	c->flushing[r->tag] = true;
 	pthread_mutex_unlock(&c->lock);
-	flush_old(r);
+	flush_old(c, r->tag, r->epoch);
 	return err;
 }
 

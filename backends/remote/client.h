@@ -67,8 +67,7 @@ struct rpc {
 	/* In the thread that reads, when a detached one is done; for what it held on the server. */
 	void (*done)(struct client *c, const struct rpc *r);
 	uint32_t fid;
-	struct rpc *flushes;	/* of a Tflush: what is dropped, unless it is answered first */
-	uint16_t flushed_tag;
+	uint16_t flushed_tag;	/* of a Tflush: what is dropped, unless it is answered first */
 	struct p9_out out;
 	struct p9_in in;	/* the body of the reply */
 	unsigned char reply[REPLY_MAX];
@@ -119,6 +118,7 @@ struct client {
 	struct p9_attr root;		/* as of the first connection */
 	char name[CLIENT_NAME];		/* what locks are taken as */
 	struct rpc *tags[TAGS];
+	bool flushing[TAGS];		/* by a Tflush that has no answer: not used again, though it may be answered */
 	uint16_t free_tags[TAGS];	/* the one that is free for longest comes first: a late reply finds nobody */
 	unsigned free_at, free_count;
 	_Atomic uint64_t connections, unexpected, broken, sent, received;
@@ -174,7 +174,9 @@ int rpc_wait(struct rpc *r);
 /* One that is still under way is freed when it is done. */
 void rpc_end(struct rpc *r);
 
-/* receive.c. It is over, with the client locked. Returns it where nobody waits, to be freed without the lock. */
+/* receive.c. With the client locked: nobody waits for a reply of this tag. */
+void tag_give(struct client *c, uint16_t tag);
+/* It is over, with the client locked. Returns it where nobody waits, to be freed without the lock. */
 struct rpc *rpc_over(struct client *c, struct rpc *r, int error);
 void rpc_free_detached(struct client *c, struct rpc *r);
 

@@ -89,10 +89,11 @@ static int input_take(struct input *in, void *to, size_t size)
 	return 0;
 }
 
-/* With the client locked. */
-static void tag_give(struct client *c, uint16_t tag)
+void tag_give(struct client *c, uint16_t tag)
 {
 	c->tags[tag] = NULL;
+	if (c->flushing[tag])
+		return;
 	c->free_tags[(c->free_at + c->free_count) % TAGS] = tag;
 	c->free_count++;
 	pthread_cond_signal(&c->tag_free);

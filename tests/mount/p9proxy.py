@@ -14,9 +14,10 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
   length N      each N-th reply says another length than it has
   stall [T]     nothing comes from the server any more, once a reply to a message of type T would
+  flush T       the first reply to a message of type T comes when a Tflush for that does; Rflush comes in no case
   circle        every listing is one name that the client does not show, of which each leads to the other of two
   delay MS      every reply comes so much later, as on a long line
-Ends with its standard input.
+Ends with its standard input. It says where a tag is used that a Tflush without an answer is about.
 """
 import errno
 import itertools
@@ -35,6 +36,7 @@ cookies = itertools.cycle((1, 2))
 rng = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
 lock = threading.Lock()
 counted = 0
+TFLUSH = 108
 
 
 told = (0, ["pass"])
@@ -109,9 +111,10 @@ def circle(tag):
 
 
 class Asked:
-    """How many requests of a connection have no reply yet."""
+    """How many requests of a connection have no reply yet, and what is being flushed: old tags by those of Tflush."""
     def __init__(self):
         self.lock, self.n = threading.Lock(), 0
+        self.flushed, self.kept = {}, {}
 
     def add(self, n):
         with self.lock:
@@ -133,6 +136,10 @@ def requests(client, server, asked):
                 subprocess.run(what[3:], check=True)
                 end(client, server)
                 return
+            if data[5:7] in list(asked.flushed.values()):
+                print("tag used again:", data[4], data[5:7].hex(), flush=True)
+            if data[4] == TFLUSH:
+                asked.flushed[data[5:7]] = data[7:9]
             asked.add(1)
             server.sendall(data)
     except EOFError:
@@ -188,6 +195,16 @@ def replies(server, client, asked):
                 return
             if what[0] == "lost" and data[4] == int(what[2]) + 1:
                 data = struct.pack("<IB2sI", 11, 7, data[5:7], errno.EACCES)
+            if what[0] == "flush" and data[4] == int(what[1]) + 1 and met(1):
+                asked.kept[data[5:7]] = data
+                continue
+            if what[0] == "flush" and data[4] == TFLUSH + 1:
+                data = asked.kept.pop(asked.flushed[data[5:7]], None)
+                if not data:
+                    continue
+                print("flush: answered", data[5:7].hex(), flush=True)
+            if data[4] == TFLUSH + 1:
+                asked.flushed.pop(data[5:7], None)
             if what[0] == "circle" and data[4] == 41:
                 data = circle(data[5:7])
             if what[0] == "once" and data[4] == int(what[1]) + 1 and met(1):
