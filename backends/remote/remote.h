@@ -275,6 +275,11 @@ void fid_cache(struct op *op, struct fid *f, const struct r_key *key);
 /* The server does not have it: what was to make it ended with err, or it is gone with its request (0). */
 void fid_drop(struct op *op, struct fid *f, int err);
 void fid_put(struct op *op, struct fid *f);
+static inline void fid_put_any(struct op *op, struct fid *f)
+{
+	if (f)
+		fid_put(op, f);
+}
 /* Nobody finds those of this file any more, of all files. */
 void fid_forget(struct op *op, const struct r_key *key);
 void fid_forget_all(struct op *op);
@@ -331,11 +336,17 @@ void hidden_end(struct remote *r, const struct fe_request *req, struct fe_node *
 int hidden_move(struct op *op, const struct r_key *from, struct fid *dir, struct fid *to,
 		const struct r_key *to_key);
 
-/* names.c */
+/* gone.c: names that go */
 /* Renames by whichever message the server knows; `key`: which file it is. */
 int rename_name(struct op *op, struct fid *dir, const char *name, struct fid *newdir, const char *newname,
 		struct fid *file);
 int remove_name(struct op *op, struct fid *dir, const char *name, bool directory);
+int remote_unlink(void *b, const struct fe_request *req, struct fe_node *parent, const char *name);
+int remote_rmdir(void *b, const struct fe_request *req, struct fe_node *parent, const char *name);
+int remote_rename(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
+		  struct fe_node *newparent, const char *newname, uint32_t flags);
+
+/* names.c */
 int remote_lookup(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
 		  struct fe_entry *out);
 int remote_mknod(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, uint32_t mode,
@@ -346,10 +357,6 @@ int remote_symlink(void *b, const struct fe_request *req, struct fe_node *parent
 		   const char *target, struct fe_entry *out);
 int remote_link(void *b, const struct fe_request *req, struct fe_node *node, struct fe_node *parent,
 		const char *name, struct fe_entry *out);
-int remote_unlink(void *b, const struct fe_request *req, struct fe_node *parent, const char *name);
-int remote_rmdir(void *b, const struct fe_request *req, struct fe_node *parent, const char *name);
-int remote_rename(void *b, const struct fe_request *req, struct fe_node *parent, const char *name,
-		  struct fe_node *newparent, const char *newname, uint32_t flags);
 ssize_t remote_readlink(void *b, const struct fe_request *req, struct fe_node *node, char *buf, size_t size);
 
 /* create.c: what is made, and whose it is */
