@@ -78,6 +78,9 @@ static void settle(struct spill *sp, struct file *f, uint64_t changes, struct st
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&f->lock);
 
 	if (f->dirty.count || f->busy || changes != f->changes) {
+		/* The kernel forgets what it has of another time than it is told, and reads it again here. */
+		if (file_is(f, FILE_LOCKED) && !file_passed(sp, f) && (!file_is(f, FILE_KNOWN) || attrs_differ(f, st)))
+			store_doubt(sp, f, st);
 		if (file_is(f, FILE_SIZED))
 			st->stx_size = f->rec->size;
 	} else if (file_passed(sp, f)) {
@@ -89,7 +92,7 @@ static void settle(struct spill *sp, struct file *f, uint64_t changes, struct st
 	}
 }
 
-static uint64_t changes_of(struct file *f)
+uint64_t changes_of(struct file *f)
 {
 	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(&f->lock);
 
@@ -422,64 +425,5 @@ int sp_removexattr(void *b, const struct fe_request *req, struct fe_node *node, 
 	err = sp->in->removexattr(sp->ip, req, node, name);
 	if (!err)
 		xattr_changed(sp, req, node);
-	return err;
-}
-
-/* What was changed elsewhere is noticed as at an open. */
-static void check_now(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node)
-{
-	uint64_t changes = changes_of(f), valid = 0;
-	struct statx st = { 0 };
-
-	if (sp->in->getattr(sp->ip, req, node, NULL, &st, &valid))
-		return;
-	pthread_mutex_lock(&f->lock);
-	if (!f->busy && !f->dirty.count && changes == f->changes && !file_passed(sp, f))
-		attrs_check(sp, f, &st);
-	pthread_mutex_unlock(&f->lock);
-}
-
-static void suspect(struct spill *sp, struct file *f)
-{
-	pthread_mutex_lock(&f->lock);
-	if (!f->busy && !f->dirty.count && !file_passed(sp, f)) {
-		store_forget(sp, f, 0, UINT64_MAX);
-		file_set(f, FILE_SHED, true);
-		file_set(f, FILE_KNOWN | FILE_SIZED, false);
-	}
-	pthread_mutex_unlock(&f->lock);
-}
-
-/* Who takes a lock sees what others wrote under it before, and who gives it up has written. */
-static int lock_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
-		     struct fe_handle *handle, const struct fe_lock *lock)
-{
-	struct fe_lock at_once = *lock;
-	int err;
-
-	if (f->dirty.count || file_is(f, FILE_PASSED))
-		write_back(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE);
-	if (lock->type == F_UNLCK)
-		return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
-	at_once.wait = 0;
-	err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
-	if (!err)
-		check_now(sp, f, req, node);
-	if (!lock->wait || (err != -EAGAIN && err != -EACCES))
-		return err;
-	/* When it is granted nobody is asked here, so nothing is kept until then. */
-	suspect(sp, f);
-	return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
-}
-
-int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
-	     const struct fe_lock *lock)
-{
-	struct spill *sp = b;
-	struct file *f = part_of(sp, handle)->flags & HANDLE_RAW ? NULL : file_find(sp, node->record);
-	int err = f ? lock_file(sp, f, req, node, handle, lock) :
-		  sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
-
-	file_put(sp, f);
 	return err;
 }

@@ -236,7 +236,8 @@ int sp_flush(void *b, const struct fe_request *req, struct fe_node *node, struct
 	     uint64_t lock_owner)
 {
 	struct spill *sp = b;
-	int err = back_by(sp, node, handle, false);
+	/* Any close of a file gives up the locks that its process has, also what it wrote by another descriptor. */
+	int err = back_by(sp, node, handle, sp->locks);
 	int inner = sp->in->flush ? sp->in->flush(sp->ip, req, node, inner_handle(sp, handle), lock_owner) : 0;
 
 	return err ? err : inner;
@@ -317,6 +318,8 @@ void sp_release(void *b, const struct fe_request *req, struct fe_node *node, str
 	opening_end(sp, node, handle);
 	if (part->flags & HANDLE_WRITES && !(part->flags & HANDLE_RAW))
 		last_write(sp, node, handle);
+	else if (sp->locks && how->flock_unlock)
+		back_by(sp, node, handle, true);
 	if (sp->in->release && sp->in->open_file)
 		sp->in->release(sp->ip, req, node, handle, how);
 	part->flags = 0;

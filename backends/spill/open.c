@@ -268,7 +268,8 @@ int sp_backing_fd(void *b, struct fe_node *node, struct fe_handle *handle)
 	if (!f)
 		return -EPERM;
 	pthread_mutex_lock(&f->lock);
-	given = whole(sp, f, handle);
+	/* Who takes a lock could not be shown anything else than what the kernel has. */
+	given = !sp->locks && whole(sp, f, handle);
 	/* It is the node's first open: the kernel uses it from now on, or does not. */
 	file_set(f, FILE_PASSED, given);
 	sums_end(sp, f);

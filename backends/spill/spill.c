@@ -203,6 +203,7 @@ static void fill_root(struct spill *sp, struct fe_root *root)
 	root->features |= FE_FEAT_PASSTHROUGH;
 	/* What was given to the kernel is its own. */
 	root->features &= ~(uint32_t)FE_FEAT_PASSTHROUGH_MIXED;
+	sp->locks = root->features & (FE_FEAT_LOCKS | FE_FEAT_FLOCK);
 	sp->kills = root->features & FE_FEAT_KILLPRIV;
 }
 

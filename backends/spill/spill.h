@@ -44,6 +44,7 @@ extern const struct fe_backend spill_backend;
 #define FILE_KILL	(1u << 3)	/* who wrote last lacks CAP_FSETID */
 #define FILE_SIZED	(1u << 4)	/* size and mode say something */
 #define FILE_SHED	(1u << 5)	/* what the kernel has cached may be older, since the last open */
+#define FILE_LOCKED	(1u << 6)	/* by a lock that others see, at some time */
 
 enum { RANGE_PRESENT = 1, RANGE_DIRTY };
 
@@ -143,6 +144,7 @@ struct spill {
 	uint64_t attr_valid;
 	bool writeback;
 	uint32_t process;	/* a number for each process that serves */
+	bool locks;		/* the inner backend keeps them, for others to see */
 	bool kills;		/* a write has to take set-id bits and capabilities away */
 
 	pthread_mutex_t lock;
@@ -254,6 +256,8 @@ int store_resize(struct spill *sp, struct file *f, uint64_t size);
 void store_forget(struct spill *sp, struct file *f, uint64_t start, uint64_t end);
 /* What is clean goes; of a file that the kernel uses nothing. */
 void store_drop_clean(struct spill *sp, struct file *f, uint64_t start, uint64_t end);
+/* What is clean may be older than what the inner backend has, which is like this: it goes. */
+void store_doubt(struct spill *sp, struct file *f, const struct statx *st);
 ssize_t store_read(struct file *f, void *buf, size_t size, uint64_t off);
 
 /* fetch.c: from the inner backend */
@@ -315,10 +319,16 @@ void opening_end(struct spill *sp, const struct fe_node *node, struct fe_handle 
 void sp_backing_begin(void *b);
 void sp_backing_end(void *b);
 
+/* locks.c */
+int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	     const struct fe_lock *lock);
+
 /* attrs.c */
 /* Sees to it that the size is known: the file may have been given up while it was open. */
 int file_ready(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
 	       struct fe_handle *handle);
+/* How often the file has changed here. */
+uint64_t changes_of(struct file *f);
 bool attrs_differ(const struct file *f, const struct statx *st);
 /* Attributes that the inner backend has just given, of a file that is not dirty: whether what is present is of
  * that state; if not, it goes. With file.lock. */
@@ -339,8 +349,6 @@ int sp_readdir(void *b, const struct fe_request *req, struct fe_node *node, stru
 int sp_setxattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name, const void *value,
 		size_t size, int flags, int kill_sgid);
 int sp_removexattr(void *b, const struct fe_request *req, struct fe_node *node, const char *name);
-int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
-	     const struct fe_lock *lock);
 
 /* threads.c */
 void threads_init(struct spill *sp);

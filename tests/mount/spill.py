@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import sys
+import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -293,6 +294,151 @@ def synced(path, source):
         os.write(fd, b'%d' % i * 1000)
         expect('source', b''.join(b'%d' % j * 1000 for j in range(i + 1)), content(source))
     os.close(fd)
+
+
+def writer_beside(path):
+    """A process of its own that never stops to write the first bytes."""
+    pid = os.fork()
+    if not pid:
+        fd = os.open(path, os.O_RDWR)
+        i = 0
+        while True:
+            os.pwrite(fd, b'%015d.' % i * 64, 0)
+            i += 1
+    return pid
+
+
+def locked(fd, how, off, fn, *args):
+    import fcntl
+    fcntl.lockf(fd, how, 100, off)
+    try:
+        return fn(*args)
+    finally:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 100, off)
+
+
+def past_cache(path):
+    """Reads without the kernel's cache, which a process that writes beside keeps from hearing of changes."""
+    fd, buf = os.open(path, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 8192)
+
+    def read(size, off):
+        os.preadv(fd, [buf], off // 4096 * 4096)
+        return buf[off % 4096:off % 4096 + size]
+    return read
+
+
+def locked_beside(one, two, rounds):
+    """What was written under a lock is seen under the next one, also where others write beside it all the time."""
+    import fcntl
+    size = 300000
+    with open(one, 'wb') as f:
+        f.write(b'-' * size)
+    a, b = os.open(one, os.O_RDWR), os.open(two, os.O_RDWR)
+    read_a, read_b = past_cache(one), past_cache(two)
+    pids = [writer_beside(one) for _ in range(3)]
+
+    def rounds_of(what, n, read_a, read_b):
+        for i in range(n):
+            off = 100000 + i % 40 * 4096
+            text = what + b' %06d' % i
+            time.sleep(0.01) # two changes within one tick look like one
+            locked(b, fcntl.LOCK_EX, off, os.pwrite, b, text, off)
+            expect(f'{text} at {off}', text, locked(a, fcntl.LOCK_EX, off, read_a, len(text), off))
+            text = b'back' + text
+            time.sleep(0.01)
+            locked(a, fcntl.LOCK_EX, off, os.pwrite, a, text, off)
+            expect(f'{text} at {off}', text, locked(b, fcntl.LOCK_SH, off, read_b, len(text), off))
+
+    try:
+        rounds_of(b'beside', int(rounds), read_a, read_b)
+        for i in range(int(rounds) // 10):
+            text = b'grown %06d' % i
+            locked(b, fcntl.LOCK_EX, size, os.pwrite, b, text, size)
+            expect(f'grown in round {i}', text, locked(a, fcntl.LOCK_SH, size, read_a, len(text), size))
+            size += len(text)
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+    rounds_of(b'alone', int(rounds), lambda n, off: os.pread(a, n, off), lambda n, off: os.pread(b, n, off))
+
+
+def locked_readers(one, two, rounds):
+    """Of a file that is read only here, and whole: under a lock it is what it is there."""
+    import fcntl
+    with open(two, 'wb') as f:
+        f.write(b'-' * 300000)
+    content(one)
+    content(one)
+    a, b = os.open(one, os.O_RDONLY), os.open(two, os.O_RDWR)
+    for i in range(int(rounds)):
+        off = i % 70 * 4096
+        text = b'read %06d' % i
+        time.sleep(0.01)
+        locked(b, fcntl.LOCK_EX, off, os.pwrite, b, text, off)
+        expect(f'round {i}', text, locked(a, fcntl.LOCK_SH, off, os.pread, a, len(text), off))
+
+
+def locked_waiting(one, two, rounds):
+    """Who waits for a lock sees what was written before it was granted, while others write beside it."""
+    import fcntl
+    with open(one, 'wb') as f:
+        f.write(b'-' * 300000)
+    b = os.open(two, os.O_RDWR)
+    pid = writer_beside(one)
+    try:
+        for i in range(int(rounds)):
+            off, text = 100000 + i * 4096, b'waited %06d' % i
+            fcntl.lockf(b, fcntl.LOCK_EX)
+            said, says = os.pipe()
+            child = os.fork()
+            if not child:
+                a, read = os.open(one, os.O_RDWR), past_cache(one)
+                read(len(text), off)
+                os.write(says, b'x')
+                expect(f'{text} at {off}', text, locked(a, fcntl.LOCK_EX, off, read, len(text), off))
+                os._exit(0)
+            os.read(said, 1)
+            time.sleep(0.2)
+            os.pwrite(b, text, off)
+            fcntl.lockf(b, fcntl.LOCK_UN)
+            if os.waitpid(child, 0)[1]:
+                sys.exit(f'round {i}')
+            os.close(said)
+            os.close(says)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def locked_by_close(one, two):
+    """A lock goes with any close of its file, and flock(2)'s with a descriptor that was not written by."""
+    import fcntl
+    a = os.open(one, os.O_CREAT | os.O_RDWR, 0o644)
+    os.pwrite(a, b'old text', 0)
+    os.fsync(a)
+    for i in range(20):
+        text = b'closed %d' % (10 + i)
+        other = os.open(one, os.O_RDONLY)
+        fcntl.lockf(a, fcntl.LOCK_EX)
+        # the first write may go through for what it takes away
+        os.pwrite(a, b'first', 20)
+        os.pwrite(a, text, 0)
+        os.close(other)
+        b = os.open(two, os.O_RDWR)
+        fcntl.lockf(b, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        expect(f'lockf {i}', text, os.pread(b, len(text), 0))
+        os.close(b)
+        text = b'flocks %d' % (10 + i)
+        other = os.open(one, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        os.pwrite(a, b'first', 20)
+        os.pwrite(a, text, 0)
+        os.close(other)
+        b = os.open(two, os.O_RDONLY)
+        fcntl.flock(b, fcntl.LOCK_SH)
+        expect(f'flock {i}', text, os.pread(b, len(text), 0))
+        os.close(b)
 
 
 if __name__ == '__main__':

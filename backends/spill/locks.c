@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Locks that the inner backend keeps: who takes one sees what others wrote under it before, and what was written here
+ * is there before one is given up, also while others here write beside it.
+ */
+#include <fcntl.h>
+
+#include "backends/spill/spill.h"
+
+/* What was changed elsewhere is noticed as at an open; where others write here, what they did not is asked for again. */
+static void look_again(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node)
+{
+	struct statx st = { 0 };
+	uint64_t changes, valid = 0;
+	int err;
+
+	pthread_mutex_lock(&f->lock);
+	file_claim(f);
+	file_set(f, FILE_LOCKED, true);
+	write_back_claimed(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE, false);
+	changes = f->changes;
+	pthread_mutex_unlock(&f->lock);
+	err = sp->in->getattr(sp->ip, req, node, NULL, &st, &valid);
+	pthread_mutex_lock(&f->lock);
+	if (!err && !file_passed(sp, f)) {
+		if (f->dirty.count || changes != f->changes)
+			store_doubt(sp, f, &st);
+		else
+			attrs_check(sp, f, &st);
+	}
+	file_unclaim(f);
+	pthread_mutex_unlock(&f->lock);
+	sp->services->inval_inode(sp->host, node->nodeid, -1, 0);
+}
+
+static void suspect(struct spill *sp, struct file *f)
+{
+	pthread_mutex_lock(&f->lock);
+	file_claim(f);
+	file_set(f, FILE_LOCKED, true);
+	if (!file_passed(sp, f)) {
+		file_set(f, FILE_SHED, true);
+		file_set(f, FILE_KNOWN, false);
+		f->epoch++;
+		if (f->dirty.count) {
+			store_drop_clean(sp, f, 0, UINT64_MAX);
+		} else {
+			store_forget(sp, f, 0, UINT64_MAX);
+			file_set(f, FILE_SIZED, false);
+		}
+	}
+	file_unclaim(f);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static int lock_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+		     struct fe_handle *handle, const struct fe_lock *lock)
+{
+	struct fe_lock at_once = *lock;
+	int err;
+
+	if (f->dirty.count || file_is(f, FILE_PASSED))
+		write_back(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE);
+	if (lock->type == F_UNLCK)
+		return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	at_once.wait = 0;
+	err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
+	if (!err)
+		look_again(sp, f, req, node);
+	if (!lock->wait || (err != -EAGAIN && err != -EACCES))
+		return err;
+	/* When it is granted nobody is asked here, so nothing is kept until then. */
+	suspect(sp, f);
+	return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+}
+
+int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+	     const struct fe_lock *lock)
+{
+	struct spill *sp = b;
+	struct file *f = part_of(sp, handle)->flags & HANDLE_RAW ? NULL : file_find(sp, node->record);
+	int err = f ? lock_file(sp, f, req, node, handle, lock) :
+		  sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+
+	file_put(sp, f);
+	return err;
+}
