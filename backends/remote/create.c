@@ -213,6 +213,12 @@ static int create(struct op *op, struct fe_node *parent, const char *name, uint3
 		err = open_made(op, &c, p9, &f);
 	else if (err == -ENOENT)
 		err = file_make(op, &c, p9, &f);
+	/* A server may do late what a lost connection asked for. */
+	if (err == -EEXIST && c.sent) {
+		err = creation_made(op, &c);
+		if (!err)
+			err = open_made(op, &c, p9, &f);
+	}
 	if (!err) {
 		err = creation_end(op, &c, f, entry);
 		if (err)

@@ -269,19 +269,8 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 		err = node_fid(op, newparent, &newdir);
 	if (!err)
 		err = hidden_name(newname, strlen(newname)) ? -EPERM : name_fid(op, dir, name, &f, &key);
-	/* It took place before its answer was lost if the file is there now that it was about. */
-	if (err == -ENOENT && lost) {
-		err = hidden_settle(op, newdir, g.parent);
-		if (err)
-			goto out;
-		err = name_fid(op, newdir, newname, &f, &key);
-		if (!err && !key_equal(&key, &noted))
-			err = -ENOENT;
-		if (op->intent->state == REPLACES)
-			target = noted_key(op, 1);
-		was_lost = true;
-		goto done;
-	}
+	if (err == -ENOENT && lost)
+		goto see;
 	if (err)
 		goto out;
 	note_intent(op, RENAMES, 0, lost ? &noted : &key);
@@ -290,9 +279,26 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 		note_intent(op, REPLACES, 1, &target);
 	if (!err)
 		err = rename_name(op, dir, name, newdir, newname, f);
+	/* A server may do late what a lost connection asked for. */
+	if (err == -ENOENT && lost)
+		goto see;
 	/* Two names of one file: both stay. */
 	if (!err && key_equal(&key, &target))
 		goto out;
+	goto done;
+see:
+	/* It took place before its answer was lost if the file is there now that it was about. */
+	fid_put_any(op, f);
+	f = NULL;
+	err = hidden_settle(op, newdir, g.parent);
+	if (err)
+		goto out;
+	err = name_fid(op, newdir, newname, &f, &key);
+	if (!err && !key_equal(&key, &noted))
+		err = -ENOENT;
+	if (op->intent->state == REPLACES)
+		target = noted_key(op, 1);
+	was_lost = true;
 done:
 	if (!err && target.type) {
 		fid_forget(op, &target);

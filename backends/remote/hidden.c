@@ -175,6 +175,11 @@ int hidden_make(struct op *op, struct fid *dir, const struct r_key *parent, cons
 		sent = true;
 		err = rename_name(op, dir, name, dir, t.name, f);
 		fid_put(op, f);
+		/* A server may do late what a lost connection asked for. */
+		if (err == -ENOENT && op->again) {
+			err = name_fid(op, dir, t.name, &f, NULL);
+			fid_put_any(op, f);
+		}
 	}
 	if (!err) {
 		fid_forget(op, key);

@@ -9,6 +9,7 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   reset N       the connection ends after each N-th message, in one of four places of it
   poison TYPE   the connection ends where the client asks by a message of this type
   cut T N C...  ... where it does so for the N-th time; the command C is run then
+  late T        ... in place of the first message of type T, which the server gets right before the second one
   lost T R      the connection ends in place of each reply to a message of type T; to R the reply is EACCES
   once T        the connection ends in place of the first reply to a message of type T
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
@@ -37,6 +38,7 @@ rng = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
 lock = threading.Lock()
 counted = 0
 TFLUSH = 108
+held_back = []
 
 
 told = (0, ["pass"])
@@ -136,6 +138,15 @@ def requests(client, server, asked):
                 subprocess.run(what[3:], check=True)
                 end(client, server)
                 return
+            if what[0] == "late" and data[4] == int(what[1]):
+                if met(1):
+                    held_back.append((server, data))
+                    end(client)
+                    return
+                for to, old in held_back:
+                    to.sendall(old)
+                    time.sleep(0.3)
+                held_back.clear()
             if data[5:7] in list(asked.flushed.values()):
                 print("tag used again:", data[4], data[5:7].hex(), flush=True)
             if data[4] == TFLUSH:
