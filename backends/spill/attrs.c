@@ -80,7 +80,7 @@ static void settle(struct spill *sp, struct file *f, uint64_t changes, struct st
 	if (f->dirty.count || f->busy || changes != f->changes) {
 		/* The kernel forgets what it has of another time than it is told, and reads it again here. */
 		if (file_is(f, FILE_LOCKED) && !file_passed(sp, f) && (!file_is(f, FILE_KNOWN) || attrs_differ(f, st)))
-			store_doubt(sp, f, st);
+			store_doubt(sp, f);
 		if (file_is(f, FILE_SIZED))
 			st->stx_size = f->rec->size;
 	} else if (file_passed(sp, f)) {

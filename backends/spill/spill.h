@@ -256,8 +256,8 @@ int store_resize(struct spill *sp, struct file *f, uint64_t size);
 void store_forget(struct spill *sp, struct file *f, uint64_t start, uint64_t end);
 /* What is clean goes; of a file that the kernel uses nothing. */
 void store_drop_clean(struct spill *sp, struct file *f, uint64_t start, uint64_t end);
-/* What is clean may be older than what the inner backend has, which is like this: it goes. */
-void store_doubt(struct spill *sp, struct file *f, const struct statx *st);
+/* What is clean may be older than what the inner backend has: it goes. */
+void store_doubt(struct spill *sp, struct file *f);
 ssize_t store_read(struct file *f, void *buf, size_t size, uint64_t off);
 
 /* fetch.c: from the inner backend */

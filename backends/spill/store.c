@@ -264,20 +264,12 @@ void store_drop_clean(struct spill *sp, struct file *f, uint64_t start, uint64_t
 	store_account(sp, f);
 }
 
-void store_doubt(struct spill *sp, struct file *f, const struct statx *st)
+void store_doubt(struct spill *sp, struct file *f)
 {
-	uint64_t size = st->stx_size, a, b;
-
-	for (uint64_t at = 0; ranges_next(&f->dirty, at, UINT64_MAX, &a, &b); at = b)
-		size = b > size ? b : size;
 	atomic_fetch_add(&sp->counters->stale, 1);
 	f->epoch++;
-	f->rec->mode = st->stx_mode;
 	file_set(f, FILE_SHED, true);
 	file_set(f, FILE_KNOWN | FILE_PLAIN, false);
-	/* In this order: what a file grew by elsewhere is not known to be zeros. */
-	if (size != f->rec->size)
-		store_resize(sp, f, size);
 	store_drop_clean(sp, f, 0, UINT64_MAX);
 }
 
