@@ -44,8 +44,9 @@ struct extfuse_attach {
 #define EXTFUSE_PROGRAM_MARKED	(1U << 1)
 /*
  * Of LOOKUP and GETATTR: ask it before there is a request, of names and attributes that the driver may
- * keep no longer. Where it says the same of them, there is none; else it is asked once more by the
- * request. Of one node both must say the same: where LOOKUP has an answer, GETATTR may not be asked.
+ * keep no longer. Where it says the same of them, there is none; where it says something else, it is
+ * asked once more by the request, and of a name that it has no answer for it is not. Of one node both
+ * must say the same: where LOOKUP has an answer, GETATTR may not be asked.
  * With EXTFUSE_PROGRAM_MARKED only.
  */
 #define EXTFUSE_PROGRAM_EARLY	(1U << 2)

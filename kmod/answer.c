@@ -47,6 +47,7 @@ struct shown {
 };
 
 static struct shown __percpu *shown;
+DEFINE_PER_CPU(struct extfuse_unforeseen, extfuse_unforeseen);
 
 int extfuse_answers_init(void)
 {
@@ -334,6 +335,11 @@ static bool alive(const struct fuse_conn *fc)
 	return EXTFUSE_CONNECTED(fc) && EXTFUSE_INITIALIZED(fc) && !EXTFUSE_CONN_ERROR(fc);
 }
 
+/*
+ * What a request with this one argument would be answered, without the request: nothing is granted or
+ * handed over for it. NULL: the daemon would be asked. With preemption disabled; it stays until that is
+ * enabled.
+ */
 const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32 op, u64 nodeid,
 	const struct fuse_in_arg *in, u32 out_size, u32 own)
 {
@@ -368,22 +374,23 @@ const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nod
 	u64 now = s->req.expires ? ktime_get_coarse_boottime_ns() : 0;
 
 	if (s->seed != ctx->seed || entry->nodeid != nodeid ||
-	    !(READ_ONCE(ctx->program_flags[FUSE_GETATTR]) & EXTFUSE_PROGRAM_EARLY) ||
+	    !extfuse_early(ctx, FUSE_GETATTR) ||
 	    !is_true(ctx, &s->req, FUSE_LOOKUP, s->dir, s->own, now))
 		return NULL;
 	return entry;
 }
 
-struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args,
-	struct bpf_prog *prog, u32 flags, u32 own)
+struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args, u32 own)
 {
+	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[args->opcode]);
+	u32 flags = READ_ONCE(ctx->program_flags[args->opcode]);
 	const struct shape *shape = &shapes[args->opcode];
 	struct shown *s = this_cpu_ptr(shown);
 	const struct extfuse_request *req = &s->req;
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	u64 now;
 
-	if ((args->force && !shape->forced) || !alive(ctx->fc) || !show(s, ctx, args, shape, flags))
+	if (!prog || (args->force && !shape->forced) || !alive(ctx->fc) || !show(s, ctx, args, shape, flags))
 		return answered;
 	/* Programs may write anywhere in the request, so nothing of what they were shown is used again. */
 	now = req->now;

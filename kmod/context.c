@@ -9,20 +9,17 @@
 
 #include "kmod.h"
 
-struct hlist_head extfuse_by_conn[1 << EXTFUSE_CONN_BITS];
-static DEFINE_MUTEX(by_conn_mutex);
+struct hlist_head extfuse_by_kind[EXTFUSE_KINDS];
+static DEFINE_MUTEX(by_kind_mutex);
 unsigned long extfuse_kinds;
 
 static void find_kinds(void)
 {
-	struct extfuse_context *ctx;
 	unsigned long kinds = 0;
 	int i;
 
-	for (i = 0; i < ARRAY_SIZE(extfuse_by_conn); i++) {
-		hlist_for_each_entry(ctx, &extfuse_by_conn[i], by_conn)
-			kinds |= 1UL << ((unsigned long)ctx->fc >> EXTFUSE_KIND_SHIFT & 63);
-	}
+	for (i = 0; i < EXTFUSE_KINDS; i++)
+		kinds |= (unsigned long)!hlist_empty(&extfuse_by_kind[i]) << i;
 	WRITE_ONCE(extfuse_kinds, kinds);
 }
 
@@ -41,7 +38,7 @@ static void settle(struct work_struct *work)
 	if (!ctx->all_counted)
 		synchronize_rcu_tasks();
 	ctx->all_counted = true;
-	if (!settled(ctx->fc) && !hlist_unhashed_lockless(&ctx->by_conn)) {
+	if (!settled(ctx->fc) && !hlist_unhashed_lockless(&ctx->by_kind)) {
 		queue_delayed_work(system_long_wq, &ctx->settle, 1);
 		return;
 	}
@@ -146,11 +143,11 @@ static int publish(struct extfuse_context *ctx)
 {
 	struct extfuse_context *other;
 
-	hlist_for_each_entry(other, &extfuse_by_conn[extfuse_conn_hash(ctx->fc)], by_conn) {
+	hlist_for_each_entry(other, &extfuse_by_kind[extfuse_kind(ctx->fc)], by_kind) {
 		if (other->fc == ctx->fc)
 			return -EBUSY;
 	}
-	hlist_add_head_rcu(&ctx->by_conn, &extfuse_by_conn[extfuse_conn_hash(ctx->fc)]);
+	hlist_add_head_rcu(&ctx->by_kind, &extfuse_by_kind[extfuse_kind(ctx->fc)]);
 	find_kinds();
 	return 0;
 }
@@ -175,9 +172,9 @@ struct extfuse_context *extfuse_attach(const struct extfuse_attach *arg)
 	extfuse_word_begin(ctx, 0);
 	refcount_inc(&ctx->refs);
 	INIT_DELAYED_WORK(&ctx->settle, settle);
-	mutex_lock(&by_conn_mutex);
+	mutex_lock(&by_kind_mutex);
 	err = publish(ctx);
-	mutex_unlock(&by_conn_mutex);
+	mutex_unlock(&by_kind_mutex);
 	if (err) {
 		free_context(ctx);
 		return ERR_PTR(err);
@@ -189,10 +186,10 @@ struct extfuse_context *extfuse_attach(const struct extfuse_attach *arg)
 
 void extfuse_detach(struct extfuse_context *ctx)
 {
-	mutex_lock(&by_conn_mutex);
-	hlist_del_init_rcu(&ctx->by_conn);
+	mutex_lock(&by_kind_mutex);
+	hlist_del_init_rcu(&ctx->by_kind);
 	find_kinds();
-	mutex_unlock(&by_conn_mutex);
+	mutex_unlock(&by_kind_mutex);
 	synchronize_rcu();
 	extfuse_drop_programs(ctx);
 	extfuse_drop_backing(ctx);

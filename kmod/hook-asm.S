@@ -60,22 +60,30 @@ HOOK sync %rdi
 #endif
 HOOK background %rdi
 
-/* A function of the driver that makes no request yet; struct extfuse_verdict NAME_enter(its arguments). */
-.macro WALK name
+/* A function of the driver that makes no request yet; struct extfuse_verdict NAME_enter(its N arguments). */
+.macro WALK name n
 SYM_FUNC_START(extfuse_\name)
 	cmpq	$0, extfuse_kinds(%rip)
 	jne	2f
 	RET
 2:	pushq	%rdi
 	pushq	%rsi
+.if \n > 2
 	pushq	%rdx
+.endif
+.if \n > 3
 	pushq	%rcx
 	pushq	%r8
+.endif
 	call	extfuse_\name\()_enter
 	movq	%rdx, %r11
+.if \n > 3
 	popq	%r8
 	popq	%rcx
+.endif
+.if \n > 2
 	popq	%rdx
+.endif
 	popq	%rsi
 	popq	%rdi
 	VERDICT
@@ -83,9 +91,9 @@ SYM_FUNC_END(extfuse_\name)
 .endm
 
 #ifdef EXTFUSE_HAS_WALK
-WALK revalidate
-WALK getattr
-WALK permission
+WALK revalidate 2
+WALK getattr 5
+WALK permission 3
 #endif
 
 /* Returns in the function's place. */

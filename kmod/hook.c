@@ -107,25 +107,21 @@ static long change_in_background(struct extfuse_context *ctx, struct fuse_mount 
 
 /* ---- all requests ---- */
 
-static __always_inline struct extfuse_answered ask_handler(struct extfuse_context *ctx,
-	struct fuse_args *args)
+static __always_inline bool has_program(const struct extfuse_context *ctx, u32 op)
 {
-	const struct extfuse_answered upcall = { EXTFUSE_UPCALL, 0 };
-	u32 op = args->opcode, flags, own;
-	struct bpf_prog *prog;
+	return op < EXTFUSE_OPCODES && rcu_access_pointer(ctx->programs[op]);
+}
 
-	if (op >= EXTFUSE_OPCODES)
-		return upcall;
-	prog = rcu_dereference_sched(ctx->programs[op]);
-	if (!prog)
-		return upcall;
-	flags = READ_ONCE(ctx->program_flags[op]);
-	own = extfuse_own_word(ctx, args);
-	if (flags & EXTFUSE_PROGRAM_MARKED && !extfuse_marked(ctx, op, args->nodeid, own)) {
-		extfuse_count(ctx, op, misses);
-		return upcall;
-	}
-	return extfuse_answer(ctx, args, prog, flags, own);
+/* The word of what its handler is to be asked for; 0: it is not asked. */
+static __always_inline u32 to_ask(struct extfuse_context *ctx, const struct fuse_args *args, u32 op)
+{
+	u32 own = op == FUSE_LOOKUP ? extfuse_args_name_word(ctx, args) : extfuse_node_word(ctx, args->nodeid);
+
+	if (!(READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_MARKED) ||
+	    extfuse_marked(ctx, op, args->nodeid, own))
+		return own;
+	extfuse_count(ctx, op, misses);
+	return 0;
 }
 
 /*
@@ -200,30 +196,68 @@ static noinline struct extfuse_verdict sync_sleeping(struct extfuse_context *ctx
 	return v;
 }
 
-/* Each request comes here, those of mounts that have no context, too: so little is done here. */
-struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site)
+/* With preemption disabled. */
+static noinline struct extfuse_verdict sync_ask(void *a, void *b, void *c, unsigned long site,
+	struct extfuse_context *ctx, u32 own)
 {
 	struct fuse_args *args = ARGS_OF(b, c);
 	struct extfuse_backing_file *backing = NULL;
-	struct extfuse_answered answered;
-	struct extfuse_context *ctx;
+	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 
-	preempt_disable();
-	ctx = extfuse_find(FM_OF(a, b)->fc);
-	if (!ctx)
-		goto no;
-	answered = ask_handler(ctx, args);
+	if (own)
+		answered = extfuse_answer(ctx, args, own);
 	if (answered.what == EXTFUSE_RETURN) {
 		preempt_enable();
 		return (struct extfuse_verdict){ 1, answered.result };
 	}
 	if (answered.what == EXTFUSE_PASSTHRU)
 		backing = extfuse_get_backing(ctx, args->nodeid);
-	if (!backing && !extfuse_mutates(args))
-		goto no;
+	if (!backing && !extfuse_mutates(args)) {
+		preempt_enable();
+		return go_on;
+	}
 	refcount_inc(&ctx->refs);
 	preempt_enable();
 	return sync_sleeping(ctx, backing, a, b, c, site);
+}
+
+/* With preemption disabled. */
+static noinline struct extfuse_verdict sync_name(void *a, void *b, void *c, unsigned long site,
+	struct extfuse_context *ctx)
+{
+	u32 own = to_ask(ctx, ARGS_OF(b, c), FUSE_LOOKUP);
+
+	if (own)
+		return sync_ask(a, b, c, site, ctx, own);
+	preempt_enable();
+	return go_on;
+}
+
+/*
+ * Each request comes here, those of mounts that have no context, too: so little is done here, and what takes more
+ * registers is apart.
+ */
+struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site)
+{
+	const struct fuse_args *args = ARGS_OF(b, c);
+	bool mutates = extfuse_mutates(args);
+	struct extfuse_context *ctx;
+	u32 op = args->opcode, own = 0;
+
+	preempt_disable();
+	ctx = extfuse_find(FM_OF(a, b)->fc);
+	if (!ctx)
+		goto no;
+	if (has_program(ctx, op)) {
+		if (op != FUSE_LOOKUP)
+			own = to_ask(ctx, args, op);
+		else if (extfuse_was_not_foreseen(args->nodeid))
+			extfuse_count(ctx, FUSE_LOOKUP, misses);
+		else
+			return sync_name(a, b, c, site, ctx);
+	}
+	if (own || mutates)
+		return sync_ask(a, b, c, site, ctx, own);
 no:
 	preempt_enable();
 	return go_on;
@@ -245,9 +279,10 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 {
 	struct extfuse_backing_file *backing = NULL;
 	struct extfuse_context *ctx;
-	struct extfuse_answered answered;
+	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	struct extfuse_verdict v = { 1, 0 };
 	bool mutates, done;
+	u32 own;
 
 	preempt_disable();
 	ctx = extfuse_find(fm->fc);
@@ -255,7 +290,9 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 		preempt_enable();
 		return go_on;
 	}
-	answered = ask_handler(ctx, args);
+	own = has_program(ctx, args->opcode) ? to_ask(ctx, args, args->opcode) : 0;
+	if (own)
+		answered = extfuse_answer(ctx, args, own);
 	if (answered.what == EXTFUSE_RETURN) {
 		preempt_enable();
 		if (args->end)

@@ -7,6 +7,7 @@
  * A connection is of one of 64 kinds, by these 6 bits of its address: they differ between neighbours.
  */
 #define EXTFUSE_KIND_SHIFT 10
+#define EXTFUSE_KINDS 64
 
 /* Where walk.c knows what the driver's functions take, and where the time of a name is. */
 #include <linux/version.h>

@@ -38,7 +38,7 @@ struct extfuse_backing_file {
 
 struct extfuse_context {
 	/* read by each request */
-	struct hlist_node by_conn;
+	struct hlist_node by_kind;
 	struct fuse_conn *fc;
 	u64 seed;
 	u32 word_bits;
@@ -63,12 +63,11 @@ struct extfuse_context {
 
 /* ---- context.c ---- */
 
-extern struct hlist_head extfuse_by_conn[];
-#define EXTFUSE_CONN_BITS 6
+extern struct hlist_head extfuse_by_kind[EXTFUSE_KINDS];
 
-static inline u32 extfuse_conn_hash(const struct fuse_conn *fc)
+static inline u32 extfuse_kind(const struct fuse_conn *fc)
 {
-	return hash_ptr(fc, EXTFUSE_CONN_BITS);
+	return (unsigned long)fc >> EXTFUSE_KIND_SHIFT & (EXTFUSE_KINDS - 1);
 }
 
 /* With preemption disabled; what is found then stays until it is enabled. */
@@ -76,18 +75,12 @@ static inline struct extfuse_context *extfuse_find(const struct fuse_conn *fc)
 {
 	struct extfuse_context *ctx;
 
-	hlist_for_each_entry_rcu(ctx, &extfuse_by_conn[extfuse_conn_hash(fc)], by_conn,
+	hlist_for_each_entry_rcu(ctx, &extfuse_by_kind[extfuse_kind(fc)], by_kind,
 			rcu_read_lock_sched_held()) {
 		if (ctx->fc == fc)
 			return ctx;
 	}
 	return NULL;
-}
-
-/* May a connection have a context? */
-static inline bool extfuse_kind_of(const struct fuse_conn *fc)
-{
-	return READ_ONCE(extfuse_kinds) >> ((unsigned long)fc >> EXTFUSE_KIND_SHIFT & 63) & 1;
 }
 
 struct extfuse_context *extfuse_attach(const struct extfuse_attach *arg);
@@ -134,7 +127,7 @@ static inline u32 extfuse_name_len(const struct fuse_in_arg *arg)
 	return min_t(u32, len, EXTFUSE_NAME_MAX);
 }
 
-static inline u32 extfuse_name_word(const struct extfuse_context *ctx, u64 parent, const char *name,
+static __always_inline u32 extfuse_name_word(const struct extfuse_context *ctx, u64 parent, const char *name,
 	u32 len)
 {
 	u64 h = extfuse_name_hash(ctx->seed, parent), step;
@@ -150,22 +143,45 @@ static inline u32 extfuse_name_word(const struct extfuse_context *ctx, u64 paren
 
 /* ---- answer.c ---- */
 
-/* The word of what is asked: of a name, or of a node. */
-static inline u32 extfuse_own_word(const struct extfuse_context *ctx, const struct fuse_args *args)
+static __always_inline u32 extfuse_args_name_word(const struct extfuse_context *ctx,
+	const struct fuse_args *args)
 {
-	if (args->opcode == FUSE_LOOKUP)
-		return extfuse_name_word(ctx, args->nodeid, args->in_args[0].value,
-			extfuse_name_len(&args->in_args[0]));
-	return extfuse_node_word(ctx, args->nodeid);
+	return extfuse_name_word(ctx, args->nodeid, args->in_args[0].value,
+		extfuse_name_len(&args->in_args[0]));
 }
 
 /* Was anything put for it that may still be true? */
-static inline bool extfuse_marked(const struct extfuse_context *ctx, u32 op, u64 nodeid, u32 own)
+static __always_inline bool extfuse_marked(const struct extfuse_context *ctx, u32 op, u64 nodeid, u32 own)
 {
 	if (READ_ONCE(ctx->words[own].marked))
 		return true;
 	return op == FUSE_LOOKUP &&
 		READ_ONCE(ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, nodeid)].marked);
+}
+
+/*
+ * A name that was not foreseen here last: the driver's LOOKUP of it comes next, and is not asked about once more.
+ * Where that is another one after all, an answer is lost.
+ */
+struct extfuse_unforeseen {
+	const struct task_struct *by;	/* NULL: none */
+	u64 dir;
+};
+
+DECLARE_PER_CPU(struct extfuse_unforeseen, extfuse_unforeseen);
+
+static inline void extfuse_not_foreseen(u64 dir)
+{
+	this_cpu_write(extfuse_unforeseen.by, current);
+	this_cpu_write(extfuse_unforeseen.dir, dir);
+}
+
+static inline bool extfuse_was_not_foreseen(u64 dir)
+{
+	if (this_cpu_read(extfuse_unforeseen.by) != current || this_cpu_read(extfuse_unforeseen.dir) != dir)
+		return false;
+	this_cpu_write(extfuse_unforeseen.by, NULL);
+	return true;
 }
 
 struct extfuse_answered {
@@ -176,28 +192,14 @@ struct extfuse_answered {
 int extfuse_answers_init(void);
 void extfuse_answers_exit(void);
 u64 extfuse_answerable(void);
-struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args,
-	struct bpf_prog *prog, u32 flags, u32 own);
+struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args, u32 own);
 
 const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32 op, u64 nodeid,
 	const struct fuse_in_arg *in, u32 out_size, u32 own);
 
-/*
- * What a request with this one argument would be answered, without the request: nothing is granted or
- * handed over for it. NULL: the daemon would be asked. With preemption disabled; it stays until that is
- * enabled.
- */
-static inline const struct extfuse_request *extfuse_foresee(struct extfuse_context *ctx, u32 op,
-	u64 nodeid, struct fuse_in_arg in, u32 out_size)
+static inline bool extfuse_early(const struct extfuse_context *ctx, u32 op)
 {
-	u32 own;
-
-	if (!(READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY))
-		return NULL;
-	own = op == FUSE_LOOKUP ? extfuse_name_word(ctx, nodeid, in.value, in.size) :
-		extfuse_node_word(ctx, nodeid);
-	return extfuse_marked(ctx, op, nodeid, own) ?
-		extfuse_ask_early(ctx, op, nodeid, &in, out_size, own) : NULL;
+	return READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY;
 }
 
 /* What was foreseen last here, where that was the name of this node and is still true. */

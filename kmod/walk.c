@@ -86,24 +86,65 @@ static bool same_name(const struct fuse_conn *fc, const struct extfuse_request *
 
 /* ---- names ---- */
 
-/* The caller has no reference, and the name changes at any time. */
-static bool still_good(struct extfuse_context *ctx, const struct dentry *dentry)
-{
-	unsigned int seq = raw_seqcount_begin(&dentry->d_seq);
-	const struct inode *inode = d_inode_rcu(dentry);
-	const struct inode *dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
-	const struct fuse_in_arg name = { READ_ONCE(dentry->d_name.len), READ_ONCE(dentry->d_name.name) };
-	const struct extfuse_request *req;
+struct seen {
+	const struct inode *dir;
+	struct fuse_in_arg name;
+};
 
-	/* Only of one state are these one name. */
-	if (!dir || read_seqcount_retry(&dentry->d_seq, seq))
-		return false;
-	req = extfuse_foresee(ctx, FUSE_LOOKUP, EXTFUSE_NODEID(dir), name,
-		sizeof(struct fuse_entry_out));
-	if (!req || !same_name(ctx->fc, req, inode) || read_seqcount_retry(&dentry->d_seq, seq))
-		return false;
-	extfuse_count(ctx, FUSE_LOOKUP, hits);
-	return true;
+/* The caller has no reference, and the name changes at any time: only of one state, `seq`, are these one name. */
+static __always_inline bool see(struct seen *s, const struct dentry *dentry, unsigned int seq)
+{
+	s->dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
+	s->name = (struct fuse_in_arg){ READ_ONCE(dentry->d_name.len), READ_ONCE(dentry->d_name.name) };
+	return s->dir && !read_seqcount_retry(&dentry->d_seq, seq);
+}
+
+/* With preemption disabled. */
+static noinline struct extfuse_verdict revalidate_marked(struct extfuse_context *ctx,
+	const struct dentry *dentry, unsigned int seq, u32 own)
+{
+	const struct inode *inode = d_inode_rcu(dentry);
+	const struct extfuse_request *req = NULL;
+	bool good = false;
+	struct seen s;
+
+	if (see(&s, dentry, seq)) {
+		req = extfuse_ask_early(ctx, FUSE_LOOKUP, EXTFUSE_NODEID(s.dir), &s.name,
+			sizeof(struct fuse_entry_out), own);
+		if (!req)
+			extfuse_not_foreseen(EXTFUSE_NODEID(s.dir));
+	}
+	if (req && same_name(ctx->fc, req, inode) && !read_seqcount_retry(&dentry->d_seq, seq)) {
+		extfuse_count(ctx, FUSE_LOOKUP, hits);
+		good = true;
+	}
+	preempt_enable();
+	return good ? good_name : go_on;
+}
+
+static noinline struct extfuse_verdict revalidate_outdated(const struct dentry *dentry)
+{
+	struct extfuse_context *ctx;
+	unsigned int seq;
+	struct seen s;
+	u64 nodeid;
+	u32 own;
+
+	preempt_disable();
+	ctx = extfuse_find(((const struct fuse_mount *)dentry->d_sb->s_fs_info)->fc);
+	if (!ctx || !extfuse_early(ctx, FUSE_LOOKUP))
+		goto no;
+	seq = raw_seqcount_begin(&dentry->d_seq);
+	if (!see(&s, dentry, seq))
+		goto no;
+	nodeid = EXTFUSE_NODEID(s.dir);
+	own = extfuse_name_word(ctx, nodeid, s.name.value, s.name.size);
+	if (extfuse_marked(ctx, FUSE_LOOKUP, nodeid, own))
+		return revalidate_marked(ctx, dentry, seq, own);
+	extfuse_not_foreseen(nodeid);
+no:
+	preempt_enable();
+	return go_on;
 }
 
 /*
@@ -112,19 +153,10 @@ static bool still_good(struct extfuse_context *ctx, const struct dentry *dentry)
  */
 struct extfuse_verdict extfuse_revalidate_enter(struct dentry *dentry, unsigned int flags)
 {
-	const struct fuse_mount *fm = dentry->d_sb->s_fs_info;
-	struct extfuse_context *ctx;
-	bool good;
-
-	if (!(flags & LOOKUP_RCU) || !extfuse_kind_of(fm->fc) ||
-	    flags & (LOOKUP_EXCL | LOOKUP_REVAL | LOOKUP_RENAME_TARGET) ||
+	if ((flags & (LOOKUP_RCU | LOOKUP_EXCL | LOOKUP_REVAL | LOOKUP_RENAME_TARGET)) != LOOKUP_RCU ||
 	    time_after_eq64((u64)(unsigned long)READ_ONCE(dentry->d_fsdata), get_jiffies_64()))
 		return go_on;
-	preempt_disable();
-	ctx = extfuse_find(fm->fc);
-	good = ctx && still_good(ctx, dentry);
-	preempt_enable();
-	return good ? good_name : go_on;
+	return revalidate_outdated(dentry);
 }
 
 /* ---- attributes ---- */
@@ -160,8 +192,8 @@ static const struct fuse_attr *same_as_answered(struct extfuse_context *ctx, con
 	if (entry)
 		return !entry->attr_valid && !entry->attr_valid_nsec &&
 			same_attr(ctx->fc, inode, &entry->attr) ? &entry->attr : NULL;
-	req = extfuse_foresee(ctx, FUSE_GETATTR, nodeid, (struct fuse_in_arg){ sizeof(in), &in },
-		sizeof(*out));
+	req = extfuse_early(ctx, FUSE_GETATTR) ? extfuse_ask_early(ctx, FUSE_GETATTR, nodeid,
+		&(struct fuse_in_arg){ sizeof(in), &in }, sizeof(*out), extfuse_node_word(ctx, nodeid)) : NULL;
 	if (!req || req->error)
 		return NULL;
 	out = (const void *)req->out;
@@ -192,15 +224,12 @@ static const struct fuse_conn *conn_of(const struct inode *inode)
 }
 
 /* Was anything put for it? Then with preemption disabled. Misses end here, so it comes first. */
-static struct extfuse_context *begin(const struct inode *inode)
+static __always_inline struct extfuse_context *begin(const struct inode *inode)
 {
-	const struct fuse_conn *fc = conn_of(inode);
 	struct extfuse_context *ctx;
 
-	if (!extfuse_kind_of(fc))
-		return NULL;
 	preempt_disable();
-	ctx = extfuse_find(fc);
+	ctx = extfuse_find(conn_of(inode));
 	if (ctx && READ_ONCE(ctx->words[extfuse_node_word(ctx, EXTFUSE_NODEID(inode))].marked))
 		return ctx;
 	preempt_enable();
@@ -221,35 +250,43 @@ static bool answer(struct extfuse_context *ctx, const struct inode *inode, struc
 	return true;
 }
 
+static noinline struct extfuse_verdict getattr_marked(void *idmap, const struct path *path,
+	struct kstat *stat, u32 mask, unsigned int flags, struct extfuse_context *ctx)
+{
+	const struct inode *inode = d_inode(path->dentry);
+	bool done = EXTFUSE_PLAIN_IDMAP(idmap) && mask & STATX_BASIC_STATS && !(mask & STATX_BTIME) &&
+		!(flags & AT_STATX_SYNC_TYPE) && outdated(inode, mask) &&
+		!(EXTFUSE_WRITEBACK(ctx->fc) && S_ISREG(inode->i_mode)) && answer(ctx, inode, stat);
+
+	preempt_enable();
+	return done ? filled : go_on;
+}
+
 struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *path, struct kstat *stat,
 	u32 mask, unsigned int flags)
 {
-	const struct inode *inode = d_inode(path->dentry);
-	struct extfuse_context *ctx = begin(inode);
-	bool done;
+	struct extfuse_context *ctx = begin(d_inode(path->dentry));
 
-	if (!ctx)
-		return go_on;
-	done = EXTFUSE_PLAIN_IDMAP(idmap) && mask & STATX_BASIC_STATS && !(mask & STATX_BTIME) &&
-		!(flags & AT_STATX_SYNC_TYPE) && outdated(inode, mask) &&
-		!(EXTFUSE_WRITEBACK(ctx->fc) && S_ISREG(inode->i_mode)) && answer(ctx, inode, stat);
+	return ctx ? getattr_marked(idmap, path, stat, mask, flags, ctx) : go_on;
+}
+
+static noinline struct extfuse_verdict permission_marked(void *idmap, struct inode *inode, int mask,
+	struct extfuse_context *ctx)
+{
+	bool done = EXTFUSE_PLAIN_IDMAP(idmap) && outdated(inode, STATX_MODE | STATX_UID | STATX_GID) &&
+		answer(ctx, inode, NULL);
+
 	preempt_enable();
-	return done ? filled : go_on;
+	/* As the driver does with attributes that it has just asked for. */
+	return done ? (struct extfuse_verdict){ 1, generic_permission(idmap, inode, mask) } : go_on;
 }
 
 /* Also in an RCU walk. */
 struct extfuse_verdict extfuse_permission_enter(void *idmap, struct inode *inode, int mask)
 {
 	struct extfuse_context *ctx = EXTFUSE_PERMISSIONS(conn_of(inode)) ? begin(inode) : NULL;
-	bool done;
 
-	if (!ctx)
-		return go_on;
-	done = EXTFUSE_PLAIN_IDMAP(idmap) && outdated(inode, STATX_MODE | STATX_UID | STATX_GID) &&
-		answer(ctx, inode, NULL);
-	preempt_enable();
-	/* As the driver does with attributes that it has just asked for. */
-	return done ? (struct extfuse_verdict){ 1, generic_permission(idmap, inode, mask) } : go_on;
+	return ctx ? permission_marked(idmap, inode, mask, ctx) : go_on;
 }
 
 #endif
