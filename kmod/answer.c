@@ -139,8 +139,12 @@ static u32 run(const struct bpf_prog *prog, struct extfuse_request *req)
 	struct bpf_trace_run_ctx run_ctx = {};
 	struct bpf_run_ctx *before = bpf_set_run_ctx(&run_ctx.run_ctx);
 	u64 arguments[1] = { (unsigned long)req };
-	u32 result = bpf_prog_run(prog, arguments);
+	u32 result;
 
+	/* Hash maps ask for this one (a WARN with PROVE_RCU); preemption disabled is not enough. */
+	rcu_read_lock();
+	result = bpf_prog_run(prog, arguments);
+	rcu_read_unlock();
 	bpf_reset_run_ctx(before);
 	return result;
 }
