@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
@@ -120,6 +121,39 @@ static int clone_of(struct fe_host *h, unsigned index, int *fd)
 	return 0;
 }
 
+/*
+ * While the predecessor's memory is taken down, for some ms, a usual thread may wait for that core. A successor is
+ * real-time itself in its first moments (sched_getscheduler(2) tells with which flag), and so are its first threads.
+ */
+static int start_thread(struct worker *w)
+{
+	const struct sched_param lowest = { .sched_priority = sched_get_priority_min(SCHED_FIFO) };
+	pthread_attr_t prompt;
+	int err = EPERM;
+
+	pthread_attr_init(&prompt);
+	pthread_attr_setinheritsched(&prompt, PTHREAD_EXPLICIT_SCHED);
+	pthread_attr_setschedpolicy(&prompt, SCHED_FIFO);
+	pthread_attr_setschedparam(&prompt, &lowest);
+	w->prompt = sched_getscheduler(0) == (SCHED_FIFO | SCHED_RESET_ON_FORK);
+	if (w->prompt)
+		err = pthread_create(&w->thread, &prompt, worker_main, w);
+	pthread_attr_destroy(&prompt);
+	if (err != EPERM)
+		return -err;
+	w->prompt = false;
+	return -pthread_create(&w->thread, NULL, worker_main, w);
+}
+
+static void be_usual(struct worker *w)
+{
+	const struct sched_param none = { 0 };
+
+	if (w->prompt)
+		sched_setscheduler(0, SCHED_OTHER, &none);
+	w->prompt = false;
+}
+
 /* With the pool locked. */
 static int worker_add(struct fe_host *h)
 {
@@ -138,7 +172,7 @@ static int worker_add(struct fe_host *h)
 	if (!err) {
 		sem_init(&w->started, 0, 0);
 		atomic_fetch_add(&p->active, 1);
-		err = -pthread_create(&w->thread, NULL, worker_main, w);
+		err = start_thread(w);
 		if (!err) {
 			while (sem_wait(&w->started) && errno == EINTR)
 				;
@@ -319,6 +353,7 @@ static void *worker_main(void *arg)
 		atomic_store(&w->busy_since, now_ns());
 		dispatch(w, (size_t)n, true);
 	}
+	be_usual(w);
 	while ((n = next_request(w)) > 0) {
 		uint64_t start = now_ns();
 		bool crowd = w->saturated > SATURATED && atomic_load(&p->active) < p->cpus / 2;
