@@ -140,7 +140,7 @@ struct worker {
 	pid_t tid;
 	sem_t started;
 	int start_error;
-	bool prompt;			/* real-time until it serves */
+	bool prompt;			/* real-time until it has started */
 	uint64_t answered;		/* ns, when the operation had its result */
 	_Atomic uint32_t done;		/* requests */
 	/* follow.c */

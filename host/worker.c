@@ -122,8 +122,9 @@ static int clone_of(struct fe_host *h, unsigned index, int *fd)
 }
 
 /*
- * While the predecessor's memory is taken down, for some ms, a usual thread may wait for that core. A successor is
- * real-time itself in its first moments (sched_getscheduler(2) tells with which flag), and so are its first threads.
+ * While the predecessor's memory is taken down, for some ms, a usual thread may wait for that core before it starts. A
+ * successor is real-time itself in its first moments (sched_getscheduler(2) tells with which flag), and so are its
+ * first threads until they have started: nothing that they call or start is.
  */
 static int start_thread(struct worker *w)
 {
@@ -344,6 +345,7 @@ static void *worker_main(void *arg)
 	sem_post(&w->started);
 	if (w->start_error)
 		return NULL;
+	be_usual(w);
 	self = w;
 	w->tid = (pid_t)syscall(SYS_gettid);
 	if (h->be->thread_start)
@@ -353,7 +355,6 @@ static void *worker_main(void *arg)
 		atomic_store(&w->busy_since, now_ns());
 		dispatch(w, (size_t)n, true);
 	}
-	be_usual(w);
 	while ((n = next_request(w)) > 0) {
 		uint64_t start = now_ns();
 		bool crowd = w->saturated > SATURATED && atomic_load(&p->active) < p->cpus / 2;
