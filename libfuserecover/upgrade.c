@@ -28,6 +28,7 @@
 #define SWITCH_MS	10000
 #define KILL_MS		5000
 #define LOOK_MS		5
+#define WORDS_MOST	(256u << 10)	/* of a trial's output, at a time */
 
 static int inherited_fd = -1;
 static bool inherited_for_trial;
@@ -234,13 +235,15 @@ static int start_trial(struct fr *fr)
 	return err;
 }
 
-/* A pipe that is full would hold it up. The end of it is kept. */
+/* A pipe that is full would hold it up. The end of it is kept. One that never ends must not hold up the keeper. */
 static void listen_to_trial(struct fr *fr)
 {
 	const uint32_t room = sizeof(fr->trial_words);
+	uint32_t most = WORDS_MOST;
 	ssize_t n;
 
-	while ((n = read(fr->trial_out, fr->trial_words + fr->trial_said, room - fr->trial_said)) > 0) {
+	while (most && (n = read(fr->trial_out, fr->trial_words + fr->trial_said, room - fr->trial_said)) > 0) {
+		most -= (uint32_t)n < most ? (uint32_t)n : most;
 		fr->trial_said += (uint32_t)n;
 		if (fr->trial_said < room)
 			continue;
