@@ -106,7 +106,10 @@ static void refuse(struct fr_slot *slot)
 	fr_describe_request(slot, request, sizeof(request));
 	fr_log(slot->fr, LOG_ERR, "slot %u is damaged: descriptor %d is no connection; its request gets EIO: %s",
 	       slot->index, slot->cp->fd, request);
-	fr_fds_refuse(slot->fr, header_of(slot)->unique);
+	if (!fr_wants_no_reply(header_of(slot)->opcode))
+		fr_fds_refuse(slot->fr, header_of(slot)->unique);
+	/* What it had got so far is taken back, as of one that is set aside. */
+	slot->cp->tries = slot->fr->options.tries;
 	settled(slot);
 }
 
