@@ -86,6 +86,11 @@ void fr_fd_disown(struct fr *fr, int fd)
 		atomic_fetch_and(&fr->fd_map[fd], FD_HELD);
 }
 
+PUBLIC int fr_fd_is_kept(const struct fr *fr, int fd)
+{
+	return fd >= 0 && (uint32_t)fd < fr_fds_end(fr) && FD_OWNER(atomic_load(&fr->fd_map[fd])) != FD_NONE;
+}
+
 bool fr_fd_is_of(const struct fr *fr, int fd, enum fd_owner owner)
 {
 	return fd >= 0 && (uint32_t)fd < fr_fds_end(fr) && FD_OWNER(atomic_load(&fr->fd_map[fd])) == owner;

@@ -387,6 +387,10 @@ int fr_area_new(struct fr *fr, const char *name, size_t size, void **out);
 int fr_fd_keep(struct fr *fr, struct fr_slot *slot, int fd);
 int fr_fd_drop(struct fr *fr, struct fr_slot *slot, int fd);
 
+/* 1 where a successor leaves it open (it is kept, or was open when fr_run() was called, or is the
+ * library's), else 0. Thread-safe. Since 0.2. */
+int fr_fd_is_kept(const struct fr *fr, int fd);
+
 #ifdef __cplusplus
 }
 #endif

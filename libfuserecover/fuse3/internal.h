@@ -23,8 +23,8 @@
 struct saved {
 	uint32_t clones;		/* 1 more than there are: 0 is not prepared */
 	int32_t fds[FR_SLOTS_MAX];	/* the session's, then the clones */
-	int32_t theirs[FR_SLOTS_MAX];	/* by slot: a clone that libfuse opens and closes for the thread; 0: none */
-	int32_t own[FR_SLOTS_MAX];	/* the same by another descriptor, which is kept, and read from */
+	int32_t own[FR_SLOTS_MAX];	/* by slot: the thread's clone by a descriptor that is kept; 0: none */
+	bool cloned;			/* libfuse opens and closes clones */
 	_Atomic uint32_t forked;	/* from a worker: the keeper has no way back to who called fr_run() */
 	_Atomic uint32_t looked_at;
 	uint32_t request_len;
@@ -45,6 +45,7 @@ struct seat {
 	bool answered;			/* by this thread */
 	bool taken, left;		/* own.c: by a thread; with a predecessor's request. By rig.lock */
 	_Atomic bool reading;		/* own.c */
+	int clone;			/* own.c: which libfuse opened for the thread; 0: none */
 	void *late;			/* a reply that another thread made */
 	size_t late_size;
 	pthread_cond_t came;

@@ -4,10 +4,12 @@
  * any that call fuse_session_receive_buf(). A thread that reads for the first time gets a seat, and loses
  * it when it ends. When it reads again, it is done with the request before.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,32 +106,23 @@ static void close_clone(uint32_t slot)
 		close(fd);
 }
 
-static bool in_use(int fd)
-{
-	const struct saved *s = rig->saved;
-
-	for (uint32_t i = 0; i < s->clones; i++)
-		if (s->fds[i] == fd)
-			return true;
-	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++)
-		if (s->own[i] == fd)
-			return true;
-	return false;
-}
-
 /*
- * What the predecessor's libfuse had open. It may have closed one and not said so: the number may be
- * something else's then, also what this process reads from first.
+ * Clones that the predecessor's libfuse had open, also for threads that had not read yet. Nobody else knows
+ * them; what this process has opened so far is what it reads from.
  */
 static void close_theirs(int reads)
 {
-	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++) {
-		int fd = rig->saved->theirs[i];
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
 
-		if (fd > 0 && fd != reads && !in_use(fd) && fr_fuse3_is_connection(fd))
+	while (dir && (entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+
+		if (fd > 0 && fd != reads && !fr_fd_is_kept(rig->fr, fd) && fr_fuse3_is_connection(fd))
 			close(fd);
-		rig->saved->theirs[i] = 0;
 	}
+	if (dir)
+		closedir(dir);
 }
 
 static int start_interrupter(void)
@@ -162,7 +155,8 @@ static void start(int fd)
 		left++;
 	}
 	atomic_store(&rig->left, left);
-	close_theirs(fd);
+	if (rig->saved->cloned)
+		close_theirs(fd);
 	for (uint32_t i = 0; i < FR_SLOTS_MAX; i++)
 		if (!rig->seats[i].left)
 			close_clone(i);
@@ -206,7 +200,7 @@ static void leave(void *arg)
 	if (seat->busy && !fuse_session_exited(rig->se))
 		fr_fuse3_finish(seat);
 	close_clone(seat->index);
-	rig->saved->theirs[seat->index] = 0;
+	seat->clone = 0;
 	fr_slot_leave(seat->slot);
 	give_up_seat(seat);
 }
@@ -300,9 +294,10 @@ static int descriptor_for(struct seat *seat, int fd)
 
 	if (fd == s->fds[0])
 		return fd;
-	if (fd != s->theirs[i]) {
+	if (fd != seat->clone) {
 		close_clone(i);
-		s->theirs[i] = fd;
+		seat->clone = fd;
+		s->cloned = true;
 		copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 		s->own[i] = copy > 0 ? copy : 0;
 		if (copy > 0 && fr_fd_keep(rig->fr, NULL, copy))
@@ -393,7 +388,7 @@ ssize_t fr_fuse3_own_read(int fd, void *buf, size_t size)
 
 int fr_fuse3_own_prepare(void)
 {
-	/* Of an adopted checkpoint, these numbers are of another table. */
-	memset(rig->saved->theirs, 0, sizeof(rig->saved->theirs));
+	/* Of an adopted checkpoint, the clones were closed by exec(3). */
+	rig->saved->cloned = false;
 	return -pthread_key_create(&rig->key, leave);
 }
