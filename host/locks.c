@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "host/internal.h"
 #include "libfuserecover/killpoint.h"
 
@@ -287,6 +288,28 @@ int64_t op_setlkw(struct call *c)
 	return set_lock(c, true);
 }
 
+static bool is_connection(const struct fe_host *h, int fd)
+{
+	bool found = fd == h->shared->fd;
+
+	for (unsigned i = 0; i < FR_SLOTS_MAX && !found; i++)
+		found = h->shared->clones[i] > 0 && h->shared->clones[i] == fd;
+	return found;
+}
+
+/* Its number has been overwritten: who waits is told by whichever connection it is that knows it. */
+static void refuse(struct fe_host *h, const struct parked *p)
+{
+	int err = p->answered ? p->error : -EIO;
+
+	fe_log(LOG_ERR, "the record of a lock that waits is damaged: descriptor %d is no connection; its caller gets %d",
+	       p->fd, err);
+	reply_error(h->shared->fd, p->unique, err);
+	for (unsigned i = 0; i < FR_SLOTS_MAX; i++)
+		if (h->shared->clones[i] > 0)
+			reply_error(h->shared->clones[i], p->unique, err);
+}
+
 /* One that waited when its process died: the lock is asked for once more, by the same owner. */
 static int resume_one(void *arg, uint64_t token, void *record)
 {
@@ -302,6 +325,11 @@ static int resume_one(void *arg, uint64_t token, void *record)
 
 	if (!p->unique)
 		return 0;
+	if (!is_connection(h, p->fd)) {
+		refuse(h, p);
+		parked_remove(h, token, p->answered, &copy);
+		return 0;
+	}
 	/* It may have been sent, which nobody minds. */
 	if (p->answered)
 		reply_error(p->fd, p->unique, p->error);

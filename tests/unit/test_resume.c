@@ -2,7 +2,9 @@
 /* Requests that waited for their answer when their process died. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tests/unit/rig.h"
 
@@ -12,6 +14,7 @@ static uint64_t file, fh, unique;
 static void setup(void)
 {
 	rig_setup();
+	rig.host->shared->clones[0] = rig.dev;
 	file = rig_lookup(ROOT_ID, "f");
 	fh = rig_open(file, false);
 	rec.pending = 1;
@@ -167,11 +170,42 @@ START_TEST(begins_anew_interrupted)
 }
 END_TEST
 
+/* A worker gone mad has written another number: not a byte gets into that file. */
+static void scribble(bool answered)
+{
+	FILE *other = tmpfile();
+	struct stat st;
+
+	ck_assert_ptr_nonnull(other);
+	waiting()->fd = fileno(other);
+	waiting()->answered = answered;
+	waiting()->error = answered ? -EINTR : 0;
+	die();
+	parked_resume(rig.host);
+	ck_assert_int_eq(fstat(fileno(other), &st), 0);
+	ck_assert_int_eq(st.st_size, 0);
+	expect_calls("");
+	expect_late(answered ? -EINTR : -EIO);
+	fclose(other);
+}
+
+START_TEST(scribbled_fd)
+{
+	scribble(false);
+}
+END_TEST
+
+START_TEST(was_answered_scribbled_fd)
+{
+	scribble(true);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		waits_again, granted_now, was_interrupted, was_granted_and_interrupted, was_answered, begins_anew,
-		begins_anew_interrupted, NULL,
+		begins_anew_interrupted, scribbled_fd, was_answered_scribbled_fd, NULL,
 	};
 
 	return unit_run("resume", tests, setup, teardown);
