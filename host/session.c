@@ -429,6 +429,8 @@ int fe_host_serve(struct fe_host *h)
 		fe_log(LOG_INFO, "the death of this server will end the mount: the backend %s can not be taken over",
 		       h->be->name);
 	err = h->recovers ? fr_run(h->fr) : fr_run_alone(h->fr);
+	if (err == -ENOSYS)
+		fe_log(LOG_ERR, "not served: mount with -o norecover, and do without a successor");
 	/* Where this program could not even begin to take over, the mount is still served by another. */
 	if (err && !(adopted(h) && fr_keeper_pid(h->fr)))
 		unmount_fuse(h, true);

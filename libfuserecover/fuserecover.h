@@ -109,11 +109,13 @@ int fr_checkpoint_fd(const struct fr *fr);
 /*
  * Turns the caller, which must have a single thread, into the keeper, until the service ends: a
  * worker's function returned 0 (then 0), or after fr_stop() it returned something else (-EIO), or too
- * many workers died (-ELOOP), or the checkpoint is damaged beyond repair (-EBADMSG).
+ * many workers died (-ELOOP), or the checkpoint is damaged beyond repair (-EBADMSG), or the kernel has not
+ * what makes workers (-ENOSYS: CONFIG_CHECKPOINT_RESTORE or clone3).
  *
  * Workers are children that share the descriptor table; the caller's SIGCHLD must not be ignored. What
- * is open when this is called is kept, as long as this program serves. Where the keeper dies, the process that stands by for the worker
- * takes its place: this function then returns there, with all of the caller's stack. Since 0.2.
+ * is open when this is called is kept, as long as this program serves. Where the keeper dies, the process
+ * that stands by for the worker takes its place: this function then returns there, with all of the caller's
+ * stack. Since 0.2.
  */
 int fr_run(struct fr *fr);
 

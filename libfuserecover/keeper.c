@@ -297,8 +297,11 @@ static bool start_standby(struct keeper *k)
 		/* Noted by the keeper alone: one that was started by a dead keeper is none. */
 		atomic_store(&fr->cp->standby, (uint32_t)pid);
 	} else if (!k->fork_failed) {
-		fr_log(fr, LOG_ERR, "no standby: %s", pid == -ENOSYS ? "the kernel lacks CONFIG_CHECKPOINT_RESTORE or "
-		       "clone3" : strerror(-pid));
+		fr_log(fr, LOG_ERR, "no standby: %s", pid == -ENOSYS ? "the kernel lacks CONFIG_CHECKPOINT_RESTORE, or "
+		       "clone3() is forbidden here" : strerror(-pid));
+		/* It will not come about: who asks would wait for ever. */
+		if (pid == -ENOSYS && !CLAIM_PID(atomic_load(&fr->cp->worker)))
+			atomic_store(&fr->cp->given_up, ENOSYS);
 	}
 	k->fork_failed = pid < 0;
 	FR_STEP();

@@ -55,8 +55,10 @@ static void send_again(struct fr_slot *slot)
 	const struct fuse_out_header *out = (const void *)slot->reply;
 
 	/* ENOENT: it was answered after all, or nobody waits any more. */
-	if (write(slot->cp->fd, out, slot->cp->result) < 0 && errno != ENOENT)
-		fr_log(slot->fr, LOG_WARNING, "a stored reply was refused: %s", strerror(errno));
+	if (write(slot->cp->fd, out, slot->cp->result) < 0 && errno != ENOENT) {
+		fr_log(slot->fr, LOG_WARNING, "a stored reply was refused: %s; its request gets EIO", strerror(errno));
+		fr_reply_later(slot->cp->fd, header_of(slot)->unique, -EIO, NULL, 0);
+	}
 	settled(slot);
 	atomic_fetch_add(&slot->fr->cp->resent, 1);
 }

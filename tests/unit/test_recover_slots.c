@@ -2,12 +2,18 @@
 /* Slots of libfuserecover: what a successor finds in them, over a socket in place of /dev/fuse. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/fuse.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/unit/recover.h"
@@ -176,6 +182,24 @@ START_TEST(stored)
 	ck_assert_uint_eq(stats.resent, 1);
 	die();
 	ck_assert_int_eq(written(&r), 0);
+}
+END_TEST
+
+/* What is stored can not be a reply: who waits is told so. */
+START_TEST(stored_refused)
+{
+	const int small = 4096;
+	struct reply r;
+
+	request(FUSE_GETATTR, 6);
+	ck_assert_int_eq(setsockopt(dev, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	slot->cp->result = fr->layout.reply_size;
+	die();
+	expect_probe(6);
+	ck_assert_int_eq(written(&r), sizeof(r.out));
+	ck_assert_uint_eq(r.out.unique, 6);
+	ck_assert_int_eq(r.out.error, -EIO);
+	ck_assert_uint_eq(fr_slot_unfinished(slot), 0);
 }
 END_TEST
 
@@ -385,11 +409,42 @@ START_TEST(garbage)
 }
 END_TEST
 
+/* As on a kernel without CONFIG_CHECKPOINT_RESTORE: there would never be a worker. */
+static void forbid_tid_address(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_GET_TID_ADDRESS, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = { .len = sizeof(filter) / sizeof(*filter), .filter = filter };
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+START_TEST(no_worker_possible)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		forbid_tid_address();
+		_exit(fr_run(fr) == -ENOSYS ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
-		geometry, nothing_read, unfinished, stored, not_outstanding, without_reply, parked, set_aside, scribbled,
-		scribbled_fd, holders, descriptors, garbage, NULL,
+		geometry, nothing_read, unfinished, stored, stored_refused, not_outstanding, without_reply, parked, set_aside, scribbled,
+		scribbled_fd, holders, descriptors, garbage, no_worker_possible, NULL,
 	};
 
 	return unit_run("recover_slots", tests, setup, teardown);
