@@ -300,6 +300,7 @@ PUBLIC void fr_free(struct fr *fr)
 		fr_blame_leave(&fr->slots[i]);
 	free(fr->slots);
 	free(fr->probe);
+	free(fr->programs);
 	if (fr->base)
 		munmap(fr->base, fr->span);
 	for (int *fd = (int[]){ fr->fd, fr->stop_fd, fr->wake_fd, fr->store_fd, -2 }; *fd != -2; fd++)

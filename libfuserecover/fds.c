@@ -133,6 +133,22 @@ static int number_of(const struct dirent *entry)
 	return *end || end == entry->d_name || n < 0 || n > INT_MAX ? -1 : (int)n;
 }
 
+static int keep_as_programs(struct fr *fr, int fd)
+{
+	return FD_OWNER(atomic_load(&fr->fd_map[fd])) == FD_NONE ? fr_fd_own(fr, fd, FD_PROGRAMS) : 0;
+}
+
+static int note_program(struct fr *fr, int fd)
+{
+	int *more = reallocarray(fr->programs, fr->nprograms + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	fr->programs = more;
+	fr->programs[fr->nprograms++] = fd;
+	return keep_as_programs(fr, fd);
+}
+
 int fr_fds_keep_open(struct fr *fr)
 {
 	DIR *dir = opendir("/proc/self/fd");
@@ -141,15 +157,21 @@ int fr_fds_keep_open(struct fr *fr)
 
 	if (!dir)
 		return -errno;
+	fr->nprograms = 0;
 	while (!err && (entry = readdir(dir))) {
 		fd = number_of(entry);
-		if (fd < 0 || fd == dirfd(dir) || reach(fr, fd))
-			continue;
-		if (FD_OWNER(atomic_load(&fr->fd_map[fd])) == FD_NONE)
-			err = fr_fd_own(fr, fd, FD_PROGRAMS);
+		if (fd >= 0 && fd != dirfd(dir) && !reach(fr, fd))
+			err = note_program(fr, fd);
 	}
 	closedir(dir);
 	return err;
+}
+
+void fr_fds_keep_again(struct fr *fr)
+{
+	for (uint32_t i = 0; i < fr->nprograms; i++)
+		if (!reach(fr, fr->programs[i]) && fcntl(fr->programs[i], F_GETFD) >= 0)
+			keep_as_programs(fr, fr->programs[i]);
 }
 
 uint32_t fr_fds_end(const struct fr *fr)

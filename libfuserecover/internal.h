@@ -270,6 +270,9 @@ struct fr {
 	uint64_t trial_since;		/* ms */
 	pid_t old_standby;		/* of the program before this one */
 	sigset_t mask;			/* of who called fr_run() */
+	int *programs;			/* descriptors that were open when fr_run() was called */
+	uint32_t nprograms;
+	bool after_upgrade;		/* one that failed: there was no worker, and none had died */
 	void *probe;			/* memory of malloc(3) from before there were threads, see prove() */
 	size_t probe_size;
 	uint32_t deaths;		/* as many have been noted below */
@@ -486,8 +489,10 @@ uint32_t fr_fds_end(const struct fr *fr);
 bool fr_fd_takes_replies(int fd);
 /* EIO for a request of which it is not known where it came from. */
 void fr_fds_refuse(struct fr *fr, uint64_t unique);
-/* Keeps all that are open. */
+/* Keeps all that are open: they are the program's. */
 int fr_fds_keep_open(struct fr *fr);
+/* Those of them that still are, after fr_fds_forget(). */
+void fr_fds_keep_again(struct fr *fr);
 /* Nobody but the caller owns any. */
 void fr_fds_forget(struct fr *fr);
 /* Marks those of struct fr. */

@@ -49,13 +49,10 @@ static void know_worker(struct fr *fr, uint64_t claim)
 	fr->worker_claim = claim;
 }
 
-static void tell_stuck(const struct fr *fr, uint32_t slot)
+static void tell_stuck(const struct fr *fr, const char *whom)
 {
-	char request[128];
-
-	fr_describe_request(&fr->slots[slot], request, sizeof(request));
 	fr_log(fr, LOG_CRIT, "worker %d is dead, but for a thread that hangs in the kernel; its successor waits: %s",
-	       CLAIM_PID(fr->worker_claim), request);
+	       CLAIM_PID(fr->worker_claim), whom);
 }
 
 /* Who serves may have been SCHED_IDLE, and dies as slowly. */
@@ -72,6 +69,7 @@ static void hurry(const struct fr *fr, pthread_mutex_t *alive)
 static void wait_for_threads(struct fr *fr)
 {
 	uint64_t tell_at = fr_now_ns() + TELL_NS;
+	char request[128];
 
 	for (uint32_t i = 0; i < fr->layout.slots; i++) {
 		pthread_mutex_t *alive = &fr->cp_slots[i].alive;
@@ -81,13 +79,19 @@ static void wait_for_threads(struct fr *fr)
 			fr_owner_wait(alive, 20);
 			if (fr_now_ns() < tell_at)
 				continue;
-			tell_stuck(fr, i);
+			fr_describe_request(&fr->slots[i], request, sizeof(request));
+			tell_stuck(fr, request);
 			tell_at = UINT64_MAX;
 		}
 	}
 	/* Others have no lock that would tell. */
-	while (atomic_load(&fr->cp->helpers) && !fr_pidfd_wait(fr->worker_pidfd, 20))
+	while (atomic_load(&fr->cp->helpers) && !fr_pidfd_wait(fr->worker_pidfd, 20)) {
 		know_worker(fr, fr->worker_claim);
+		if (fr_now_ns() < tell_at)
+			continue;
+		tell_stuck(fr, "a thread that serves no slot");
+		tell_at = UINT64_MAX;
+	}
 }
 
 /* Whether no thread of this worker will run any more; else waits for a while, at most ms. */
@@ -124,7 +128,7 @@ static void leave_if_outdated(struct fr *fr)
 
 static void look(struct fr *fr, unsigned ms)
 {
-	uint64_t claim = atomic_load(&fr->cp->worker), mine;
+	uint64_t claim = atomic_load(&fr->cp->worker), mine, failed_since;
 	bool gone;
 
 	leave_if_outdated(fr);
@@ -132,7 +136,9 @@ static void look(struct fr *fr, unsigned ms)
 	leave_if_outdated(fr);
 	if (!gone || fr_pidfd_dead(fr->keeper_pidfd) || fr_upgrade_begun(fr))
 		return;
-	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : fr_upgrade_failed_since(fr));
+	failed_since = CLAIM_PID(claim) ? 0 : fr_upgrade_failed_since(fr);
+	fr->after_upgrade = failed_since;
+	atomic_store(&fr->died_at, CLAIM_PID(claim) ? fr_now_ns() : failed_since);
 	mine = CLAIM(CLAIM_NUMBER(claim) + 1, getpid());
 	FR_STEP();
 	if (atomic_compare_exchange_strong(&fr->cp->worker, &claim, mine))

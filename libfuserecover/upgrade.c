@@ -474,7 +474,7 @@ enum standby fr_upgrade_wait(struct fr *fr)
 	/* The map was the new program's. */
 	fr_fds_forget(fr);
 	fr_fds_own(fr);
-	fr_fds_keep_open(fr);
+	fr_fds_keep_again(fr);
 	fr_fd_own(fr, fr->worker_pidfd, FD_KEEPERS);
 	fr_fd_own(fr, fr->keeper_pidfd, FD_KEEPERS);
 	return STANDBY_KEEPS;

@@ -30,7 +30,7 @@ static void take_over(struct fr *fr)
 {
 	int err;
 
-	if (!fr_upgrade_starts(fr))
+	if (!fr_upgrade_starts(fr) && !fr->after_upgrade)
 		atomic_fetch_add(&fr->cp->recoveries, 1);
 	err = fr_takeover(fr);
 	if (err)
