@@ -107,7 +107,6 @@ unsigned recover(struct fe_host *h)
 			backing_close(h, note->backing_close);
 		note->backing_close = 0;
 		sweep |= note->backing_pending;
-		note->backing_pending = 0;
 		if (size) {
 			take_back(h, s, i, size);
 			unfinished = i + 1;
@@ -121,6 +120,13 @@ unsigned recover(struct fe_host *h)
 	fr_slot_blame(h->fr, NULL);
 	if (sweep)
 		backing_sweep(h);
+	for (unsigned i = 0; sweep && i < h->slots; i++) {
+		struct fr_slot *s = fr_slot_peek(h->fr, i);
+		struct note *note = s ? fr_slot_note(s) : NULL;
+
+		if (note)
+			note->backing_pending = 0;
+	}
 	parked_resume(h);
 	return unfinished;
 }
