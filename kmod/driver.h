@@ -5,6 +5,7 @@
 #ifndef EXTFUSE_DRIVER_H
 #define EXTFUSE_DRIVER_H
 
+#include <linux/fs.h>
 #include <linux/ftrace.h>
 #include <linux/fuse.h>
 #include <linux/mm.h>
@@ -55,6 +56,22 @@ static inline struct timespec64 extfuse_atime(const struct inode *inode)
 	return inode_get_atime(inode);
 #else
 	return inode->i_atime;
+#endif
+}
+
+/* Tells the file system of the write; since 6.8 vfs_iter_write() does. Twice in each other, a freeze between
+ * both would wait for the first and be waited for by the second. */
+static inline ssize_t extfuse_iter_write(struct file *file, struct iov_iter *iter, loff_t *pos, rwf_t flags)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	return vfs_iter_write(file, iter, pos, flags);
+#else
+	ssize_t n;
+
+	file_start_write(file);
+	n = vfs_iter_write(file, iter, pos, flags);
+	file_end_write(file);
+	return n;
 #endif
 }
 

@@ -180,13 +180,10 @@ static ssize_t transfer(struct extfuse_backing_file *b, unsigned int direction, 
 	const struct cred *before = override_creds(b->cred);
 	ssize_t n;
 
-	if (direction == WRITE) {
-		file_start_write(b->file);
-		n = vfs_iter_write(b->file, iter, &pos, flags);
-		file_end_write(b->file);
-	} else {
+	if (direction == WRITE)
+		n = extfuse_iter_write(b->file, iter, &pos, flags);
+	else
 		n = vfs_iter_read(b->file, iter, &pos, flags);
-	}
 	revert_creds(before);
 	return n;
 }

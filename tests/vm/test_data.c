@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* READ and WRITE by a backing file. */
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -130,6 +132,52 @@ static void test_registration(void)
 	close(own);
 }
 
+/* Frozen again and again while it is written to: neither waits for the other for good. */
+static void freeze_all_the_time(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY);
+
+	for (int i = 0; i < 200; i++) {
+		if (ioctl(fd, FIFREEZE, 0) || ioctl(fd, FITHAW, 0))
+			_exit(1);
+		usleep(500);
+	}
+	_exit(0);
+}
+
+static void test_frozen(void)
+{
+	uint64_t id = rig_id(r, "f");
+	int fd = open(rig_path(r, "f"), O_WRONLY), other, status = -1, ended = 0;
+	unsigned long before, writes = 0;
+	pid_t child;
+
+	if (system("mkdir -p /tmp/frozen && truncate -s 16M /tmp/image && mkfs.ext4 -q /tmp/image && "
+		   "mount -o loop /tmp/image /tmp/frozen"))
+		fatal("an ext4");
+	other = open("/tmp/frozen/f", O_RDWR | O_CREAT, 0600);
+	if (rig_backing(r, id, other))
+		fatal("backing on ext4");
+	put_passthru(id);
+	before = rig_asked(r, FUSE_WRITE);
+	child = fork();
+	if (!child)
+		freeze_all_the_time("/tmp/frozen");
+	for (; !ended; writes++) {
+		if (pwrite(fd, "x", 1, 0) != 1)
+			break;
+		put_passthru(id);
+		ended = waitpid(child, &status, WNOHANG);
+	}
+	result(ended == child && !status, "write-while-frozen", "status %x, %lu writes, errno %d", status, writes, errno);
+	result(rig_asked(r, FUSE_WRITE) == before, "write-while-frozen-not-asked", "asked");
+	rig_backing(r, id, -1);
+	close(other);
+	close(fd);
+	if (system("umount /tmp/frozen && rm /tmp/image"))
+		fatal("umount");
+}
+
 void test_data(void)
 {
 	uint64_t id;
@@ -155,6 +203,7 @@ void test_data(void)
 	test_write("synchronous", O_SYNC);
 	test_read("again", O_DIRECT);
 	test_set_id();
+	test_frozen();
 	test_registration();
 	close(backing);
 	unlink("/tmp/backing");
