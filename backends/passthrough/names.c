@@ -13,6 +13,8 @@
 #include "backends/passthrough/passthrough.h"
 #include "base/cleanup.h"
 
+#define NS_PER_S 1000000000u
+
 static int open_path(struct passthrough *pt, int parent, const char *name)
 {
 	struct open_how how = { .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_NO_XDEV };
@@ -57,6 +59,14 @@ static struct fe_request with_group(struct passthrough *pt, const struct fe_requ
 	return out;
 }
 
+/* What its file system rounds time stamps down to, at most: some keep no parts of a second, FAT two seconds. */
+static uint64_t grain_of(const struct statx_timestamp *t)
+{
+	if (!t->tv_nsec)
+		return UINT64_C(2) * NS_PER_S;
+	return t->tv_nsec % (NS_PER_S / 100) ? 1 : NS_PER_S / 100;
+}
+
 /*
  * Whether a name that is there already was made by this request, in a process that died: the kernel
  * found no such name, keeps the directory locked since, and the file was born after it asked.
@@ -71,7 +81,7 @@ bool made_before(const struct fe_request *req, int dir, const char *name, mode_t
 	if (!(st.stx_mask & STATX_BTIME))
 		t = &st.stx_ctime;
 	return (st.stx_mode & S_IFMT) == type &&
-	       (uint64_t)t->tv_sec * 1000000000u + t->tv_nsec >= req->since;
+	       (uint64_t)t->tv_sec * NS_PER_S + t->tv_nsec >= req->since - req->since % grain_of(t);
 }
 
 int pt_mknod(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, uint32_t mode,

@@ -42,5 +42,22 @@ begin exact cache=exact,entry_timeout=3600
 begin hook cache=hook,entry_timeout=0,nopassthrough
 end exact
 end hook
+# Whole seconds are all that some file systems keep: what was made before a death is known all the same.
+coarse() {
+	local name rc
+	mkfs.ext4 -q -I 128 "$scratch/image" 2>"$scratch/out"
+	mount -o loop "$scratch/image" "$scratch/disk"
+	mkdir "$scratch/disk/coarse"
+	mount_fe "$scratch/disk/coarse" "$scratch/coarse" recover_limit=1000,cache=native,entry_timeout=0
+	for name in mkdir create mknod symlink; do
+		rc=0
+		"$tool" --sample 6 --seed "$seed" --only "$name" "$scratch/coarse" >"$scratch/out" 2>&1 || rc=$?
+		same "coarse-$name (seed $seed)" "0 " "$rc $(grep ^FAIL "$scratch/out")"
+	done
+	umount_fe "$scratch/coarse"
+}
+
 check unload wait_until 20 rmmod extfuse
+umount "$scratch/disk"
+coarse
 finish
