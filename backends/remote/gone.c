@@ -136,11 +136,10 @@ static int take_away(struct op *op, struct fid *dir, const struct r_key *parent,
 	int err;
 
 	op->r->services->with_node(op->r->host, key, look_at, &g);
-	__atomic_store_n(&op->intent->state, 0, __ATOMIC_RELEASE);
+	note_intent(op, REMOVES, 0, key);
 	if (g.open)
 		return hidden_make(op, dir, parent, name, key);
 	fid_forget(op, key);
-	note_intent(op, REMOVES, 0, key);
 	err = remove_name(op, dir, name, directory);
 	if (!err)
 		took_away(op, parent, name, key, 0, false);
@@ -162,7 +161,8 @@ static int hidden_out(struct op *op, struct fe_node *parent, struct fid *dir, co
 
 static int remove_one(struct op *op, struct fe_node *parent, const char *name, bool directory)
 {
-	struct r_key key = { 0 };
+	struct r_key key = { 0 }, noted = noted_key(op, 0);
+	bool lost = op->again && op->intent->state == REMOVES;
 	struct fid *dir, *f;
 	int err = node_fid(op, parent, &dir);
 
@@ -171,7 +171,10 @@ static int remove_one(struct op *op, struct fe_node *parent, const char *name, b
 	err = hidden_name(name, strlen(name)) ? -ENOENT : name_fid(op, dir, name, &f, &key);
 	if (!err) {
 		fid_put_any(op, f);
-		if (directory != (key.type == S_IFDIR >> 12))
+		/* Another client has made this one since. */
+		if (lost && !key_equal(&key, &noted))
+			err = -ENOENT;
+		else if (directory != (key.type == S_IFDIR >> 12))
 			err = directory ? -ENOTDIR : -EISDIR;
 	}
 	/* What is hidden in it may have been moved out before an answer was lost. */
@@ -230,7 +233,7 @@ static int moved(void *arg, struct fe_node *node)
 
 /* What is in the way of a rename; a server does that by itself, but for files that are open here. */
 static int make_room(struct op *op, struct fid *dir, const struct r_key *parent, const char *name, uint32_t flags,
-		     const struct r_key *source, struct r_key *target)
+		     const struct r_key *source, struct r_key *target, bool lost)
 {
 	struct going g = { .r = op->r, .parent = parent, .name = name };
 	struct fid *f;
@@ -244,10 +247,11 @@ static int make_room(struct op *op, struct fid *dir, const struct r_key *parent,
 		return err == -ENOENT ? 0 : err;
 	}
 	fid_put(op, f);
+	/* It may be there by this rename. */
+	if (key_equal(source, target) && (lost || !(flags & RENAME_NOREPLACE)))
+		return 0;
 	if (flags & RENAME_NOREPLACE)
 		return -EEXIST;
-	if (key_equal(source, target))
-		return 0;
 	op->r->services->with_node(op->r->host, target, look_at, &g);
 	if (!g.open)
 		return 0;
@@ -260,7 +264,7 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 		      const char *newname, uint32_t flags)
 {
 	struct r_key key = { 0 }, noted = noted_key(op, 0), target = { 0 };
-	bool lost = op->again && (op->intent->state == RENAMES || op->intent->state == REPLACES), was_lost = false;
+	bool lost = op->again && op->intent->state, was_lost = false;
 	struct fid *dir = NULL, *newdir = NULL, *f = NULL;
 	struct going g = { .r = op->r, .parent = &r_node(newparent)->key, .name = newname };
 	int err = node_fid(op, parent, &dir);
@@ -269,12 +273,14 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 		err = node_fid(op, newparent, &newdir);
 	if (!err)
 		err = hidden_name(newname, strlen(newname)) ? -EPERM : name_fid(op, dir, name, &f, &key);
-	if (err == -ENOENT && lost)
+	/* What has this name now may have been made by another client since. */
+	if (lost && (err == -ENOENT || (!err && !key_equal(&key, &noted))))
 		goto see;
 	if (err)
 		goto out;
-	note_intent(op, RENAMES, 0, lost ? &noted : &key);
-	err = make_room(op, newdir, g.parent, newname, flags, &key, &target);
+	err = make_room(op, newdir, g.parent, newname, flags, &key, &target, lost);
+	if (!err)
+		note_intent(op, RENAMES, 0, &key);
 	if (!err && target.type && !key_equal(&key, &target))
 		note_intent(op, REPLACES, 1, &target);
 	if (!err)
@@ -283,8 +289,10 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 	if (err == -ENOENT && lost)
 		goto see;
 	/* Two names of one file: both stay. */
-	if (!err && key_equal(&key, &target))
+	if (!err && key_equal(&key, &target)) {
+		err = flags & RENAME_NOREPLACE ? -EEXIST : 0;
 		goto out;
+	}
 	goto done;
 see:
 	/* It took place before its answer was lost if the file is there now that it was about. */

@@ -9,9 +9,10 @@ What it does to the messages is in MODE-FILE, looked at for each message, one wo
   reset N       the connection ends after each N-th message, in one of four places of it
   poison TYPE   the connection ends where the client asks by a message of this type
   cut T N C...  ... where it does so for the N-th time; the command C is run then
-  late T        ... in place of the first message of type T, which the server gets right before the second one
+  late T [N]    ... in place of the first message of type T, which the server gets right before the second one, or
+                before the name N is walked to
   lost T R      the connection ends in place of each reply to a message of type T; to R the reply is EACCES
-  once T        the connection ends in place of the first reply to a message of type T
+  once T [C...] the connection ends in place of the first reply to a message of type T; the command C is run before
   corrupt N     one byte of each N-th reply is another one (but for the first four of a connection)
   length N      each N-th reply says another length than it has
   stall [T]     nothing comes from the server any more, once a reply to a message of type T would
@@ -37,7 +38,7 @@ cookies = itertools.cycle((1, 2))
 rng = random.Random(int(sys.argv[4]) if len(sys.argv) > 4 else 1)
 lock = threading.Lock()
 counted = 0
-TFLUSH = 108
+TFLUSH, TWALK = 108, 110
 held_back = []
 
 
@@ -106,6 +107,10 @@ def maybe_reset(what, data, to, other):
     return True
 
 
+def until_late(what, data):
+    return data[4] == TWALK and data.endswith(what[2].encode()) if what[2:] else data[4] == int(what[1])
+
+
 def circle(tag):
     name = b".fuse-extent-removed-x"
     entry = struct.pack("<BIQQBH", 0, 0, 1, next(cookies), 8, len(name)) + name
@@ -117,6 +122,7 @@ class Asked:
     def __init__(self):
         self.lock, self.n = threading.Lock(), 0
         self.flushed, self.kept = {}, {}
+        self.holds = False
 
     def add(self, n):
         with self.lock:
@@ -138,11 +144,12 @@ def requests(client, server, asked):
                 subprocess.run(what[3:], check=True)
                 end(client, server)
                 return
-            if what[0] == "late" and data[4] == int(what[1]):
-                if met(1):
-                    held_back.append((server, data))
-                    end(client)
-                    return
+            if what[0] == "late" and not held_back and data[4] == int(what[1]) and met(1):
+                asked.holds = True
+                held_back.append((server, data))
+                end(client)
+                return
+            if what[0] == "late" and held_back and until_late(what, data):
                 for to, old in held_back:
                     to.sendall(old)
                     time.sleep(0.3)
@@ -174,7 +181,7 @@ def changed(what, data, first):
     return data
 
 
-def late(client, server, line):
+def late(client, server, asked, line):
     try:
         for when, data in iter(line.get, None):
             time.sleep(max(0, when - time.monotonic()))
@@ -182,13 +189,16 @@ def late(client, server, line):
         print("end: the client took all replies", flush=True)
     except OSError:
         print("end: the client did not wait for a reply", flush=True)
-    end(client, server)
+    end(client)
+    # What is held back is to reach the server yet.
+    if not asked.holds:
+        end(server)
 
 
 def replies(server, client, asked):
     held, replied = [], 0
     line = queue.Queue()
-    threading.Thread(target=late, args=(client, server, line), daemon=True).start()
+    threading.Thread(target=late, args=(client, server, asked, line), daemon=True).start()
     try:
         while True:
             data = message(server)
@@ -219,6 +229,8 @@ def replies(server, client, asked):
             if what[0] == "circle" and data[4] == 41:
                 data = circle(data[5:7])
             if what[0] == "once" and data[4] == int(what[1]) + 1 and met(1):
+                if what[2:]:
+                    subprocess.run(what[2:], check=True)
                 end(client, server)
                 return
             if maybe_reset(what, data, client, server):
