@@ -104,9 +104,9 @@ static int name_gone(void *arg, struct fe_node *node)
 	if ((n->nlink <= 1 && !is_hidden(n)) || n->key.type == S_IFDIR >> 12) {
 		node_died(n);
 	} else {
-		n->nlink--;
 		if (known_as(arg, n))
 			__atomic_store_n(&n->named, 0, __ATOMIC_RELEASE);
+		n->nlink--;
 	}
 	return is_hidden(n);
 }
@@ -117,13 +117,11 @@ static int name_was_gone(void *arg, struct fe_node *node)
 	return known_as(arg, r_node(node)) ? name_gone(arg, node) : 0;
 }
 
-/* state: what is still to be known if it is asked for again, when the names are counted. */
-static void took_away(struct op *op, const struct r_key *parent, const char *name, const struct r_key *key,
-		      uint32_t state, bool lost)
+/* What is noted of it stays: if this is asked for again, the node is not known by that name any more. */
+static void took_away(struct op *op, const struct r_key *parent, const char *name, const struct r_key *key, bool lost)
 {
 	struct going g = { .r = op->r, .parent = parent, .name = name };
 
-	__atomic_store_n(&op->intent->state, state, __ATOMIC_RELEASE);
 	if (op->r->services->with_node(op->r->host, key, lost ? name_was_gone : name_gone, &g) == 1)
 		hidden_again(op->r, key);
 }
@@ -142,7 +140,7 @@ static int take_away(struct op *op, struct fid *dir, const struct r_key *parent,
 	fid_forget(op, key);
 	err = remove_name(op, dir, name, directory);
 	if (!err)
-		took_away(op, parent, name, key, 0, false);
+		took_away(op, parent, name, key, false);
 	return err;
 }
 
@@ -195,7 +193,7 @@ static int remove_one(struct op *op, struct fe_node *parent, const char *name, b
 		err = hidden_settle(op, dir, &r_node(parent)->key);
 		key = noted_key(op, 0);
 		if (!err && op->intent->state == REMOVES)
-			took_away(op, &r_node(parent)->key, name, &key, 0, true);
+			took_away(op, &r_node(parent)->key, name, &key, true);
 	}
 	fid_put_any(op, dir);
 	return err;
@@ -279,7 +277,8 @@ static int rename_one(struct op *op, struct fe_node *parent, const char *name, s
 	if (err)
 		goto out;
 	err = make_room(op, newdir, g.parent, newname, flags, &key, &target, lost);
-	if (!err)
+	/* What was noted before stays: it may be done late. */
+	if (!err && !lost)
 		note_intent(op, RENAMES, 0, &key);
 	if (!err && target.type && !key_equal(&key, &target))
 		note_intent(op, REPLACES, 1, &target);
@@ -310,7 +309,7 @@ see:
 done:
 	if (!err && target.type) {
 		fid_forget(op, &target);
-		took_away(op, g.parent, newname, &target, RENAMES, was_lost);
+		took_away(op, g.parent, newname, &target, was_lost);
 	}
 	if (!err) {
 		op->r->services->with_node(op->r->host, &key, moved, &g);
