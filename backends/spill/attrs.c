@@ -53,23 +53,42 @@ bool attrs_check(struct spill *sp, struct file *f, const struct statx *st)
 	return false;
 }
 
+void attrs_doubt(struct spill *sp, struct file *f, const struct statx *st)
+{
+	uint64_t size = st->stx_size, a, b;
+
+	for (uint64_t at = 0; ranges_next(&f->dirty, at, UINT64_MAX, &a, &b); at = b)
+		size = b > size ? b : size;
+	/* In this order: what a file grew by elsewhere is not known to be zeros. */
+	if (size != f->rec->size)
+		store_resize(sp, f, size);
+	f->rec->mode = st->stx_mode;
+	store_doubt(sp, f);
+	file_set(f, FILE_SIZED, true);
+}
+
 int file_ready(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
 	       struct fe_handle *handle)
 {
 	struct statx st = { 0 };
 	uint64_t valid = 0;
-	int err;
+	int err = 0;
 
 	if (file_is(f, FILE_SIZED))
 		return 0;
-	err = sp->in->getattr(sp->ip, req, node, inner_handle(sp, handle), &st, &valid);
-	if (err)
-		return err;
-	pthread_mutex_lock(&f->lock);
-	if (!file_is(f, FILE_SIZED))
-		attrs_check(sp, f, &st);
-	pthread_mutex_unlock(&f->lock);
-	return 0;
+	file_claim(f);
+	if (!file_is(f, FILE_SIZED)) {
+		pthread_mutex_unlock(&f->lock);
+		err = sp->in->getattr(sp->ip, req, node, inner_handle(sp, handle), &st, &valid);
+		pthread_mutex_lock(&f->lock);
+		/* Who was ready before may have written meanwhile. */
+		if (!err && f->dirty.count)
+			attrs_doubt(sp, f, &st);
+		else if (!err)
+			attrs_check(sp, f, &st);
+	}
+	file_unclaim(f);
+	return err;
 }
 
 /* Attributes of the inner backend, asked for when the file had seen so many changes. */

@@ -355,12 +355,11 @@ ssize_t sp_read(void *b, const struct fe_request *req, struct fe_node *node, str
 		return sp->in->read(sp->ip, req, node, inner_handle(sp, handle), buf, size, off);
 	if (size > INT64_MAX - off)
 		size = INT64_MAX - off;
+	pthread_mutex_lock(&f->lock);
 	n = file_ready(sp, f, req, node, handle);
-	if (!n) {
-		pthread_mutex_lock(&f->lock);
+	if (!n)
 		n = read_file(sp, f, req, node, handle, buf, off, off + size);
-		pthread_mutex_unlock(&f->lock);
-	}
+	pthread_mutex_unlock(&f->lock);
 	file_put(sp, f);
 	return n;
 }

@@ -7,20 +7,6 @@
 
 #include "backends/spill/spill.h"
 
-/* The file claimed: what is dirty is not at the inner backend yet, and all else is. */
-static void doubt(struct spill *sp, struct file *f, const struct statx *st)
-{
-	uint64_t size = st->stx_size, a, b;
-
-	for (uint64_t at = 0; ranges_next(&f->dirty, at, UINT64_MAX, &a, &b); at = b)
-		size = b > size ? b : size;
-	/* In this order: what a file grew by elsewhere is not known to be zeros. */
-	if (size != f->rec->size)
-		store_resize(sp, f, size);
-	f->rec->mode = st->stx_mode;
-	store_doubt(sp, f);
-}
-
 /* What was changed elsewhere is noticed as at an open; where others write here, what they did not is asked for again. */
 static void look_again(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node)
 {
@@ -38,7 +24,7 @@ static void look_again(struct spill *sp, struct file *f, const struct fe_request
 	pthread_mutex_lock(&f->lock);
 	if (!err && !file_passed(sp, f)) {
 		if (f->dirty.count || changes != f->changes)
-			doubt(sp, f, &st);
+			attrs_doubt(sp, f, &st);
 		else
 			attrs_check(sp, f, &st);
 	}

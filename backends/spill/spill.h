@@ -324,7 +324,8 @@ int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct
 	     const struct fe_lock *lock);
 
 /* attrs.c */
-/* Sees to it that the size is known: the file may have been given up while it was open. */
+/* Sees to it that the size is known: the file may have been given up while it was open. With file.lock, which is
+ * let go meanwhile. */
 int file_ready(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
 	       struct fe_handle *handle);
 /* How often the file has changed here. */
@@ -333,6 +334,8 @@ bool attrs_differ(const struct file *f, const struct statx *st);
 /* Attributes that the inner backend has just given, of a file that is not dirty: whether what is present is of
  * that state; if not, it goes. With file.lock. */
 bool attrs_check(struct spill *sp, struct file *f, const struct statx *st);
+/* ... of a file that is claimed, so that all that is not dirty is at the inner backend: of it nothing is kept. */
+void attrs_doubt(struct spill *sp, struct file *f, const struct statx *st);
 /* The state that the inner backend has now is the one that is present. */
 void attrs_adopt(struct file *f, const struct statx *st);
 int sp_lookup(void *b, const struct fe_request *req, struct fe_node *parent, const char *name, struct fe_entry *out);

@@ -156,8 +156,8 @@ ssize_t sp_write(void *b, const struct fe_request *req, struct fe_node *node, st
 
 	if (!f)
 		return sp->in->write(sp->ip, req, node, inner_handle(sp, handle), buf, size, off, io_flags);
-	n = file_ready(sp, f, req, node, handle);
 	pthread_mutex_lock(&f->lock);
+	n = file_ready(sp, f, req, node, handle);
 	if (!n && io_flags & FE_IO_APPEND && !sp->writeback)
 		off = append_at(f, req);
 	while (n >= 0 && done < size) {
@@ -273,14 +273,14 @@ int sp_fallocate(void *b, const struct fe_request *req, struct fe_node *node, st
 
 	if (!f)
 		return sp->in->fallocate(sp->ip, req, node, inner_handle(sp, handle), mode, off, len);
+	pthread_mutex_lock(&f->lock);
 	err = file_ready(sp, f, req, node, handle);
 	if (!err) {
-		pthread_mutex_lock(&f->lock);
 		file_claim(f);
 		err = allocate(sp, f, req, node, handle, mode, off, len);
 		file_unclaim(f);
-		pthread_mutex_unlock(&f->lock);
 	}
+	pthread_mutex_unlock(&f->lock);
 	file_put(sp, f);
 	return err;
 }

@@ -5,6 +5,7 @@
  *   delay    microseconds before each read, write and getattr
  *   hold     while it is there, reads wait
  *   hold_writes    while it is there, writes wait
+ *   hold_locks     while it is there, locks are refused, and not asked for yet where they are waited for
  *   read, write, fsync, getattr    the errno that each of these ends with
  *   counts   made here: struct counts, as 64-bit numbers
  */
@@ -22,7 +23,7 @@
 
 struct counts {
 	_Atomic uint64_t reads, read_bytes, writes, write_bytes, fsyncs, getattrs, opens, reading, most_reading,
-		writing;
+		writing, lock_waits;
 };
 
 static struct counts *counts;
@@ -90,6 +91,18 @@ static ssize_t slow_write(void *b, const struct fe_request *req, struct fe_node 
 	return n;
 }
 
+static int slow_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
+		      const struct fe_lock *lock)
+{
+	if (!lock->wait && lock->type != F_UNLCK && !faccessat(control, "hold_locks", F_OK, 0))
+		return -EAGAIN;
+	if (lock->wait)
+		atomic_fetch_add(&counts->lock_waits, 1);
+	while (lock->wait && !faccessat(control, "hold_locks", F_OK, 0))
+		usleep(2000);
+	return passthrough_backend.setlk(b, req, node, handle, lock);
+}
+
 static int slow_fsync(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
 		      int datasync)
 {
@@ -146,6 +159,7 @@ static int slow_open(const struct fe_open_args *args, struct fe_root *root, void
 	table.read = slow_read;
 	table.write = slow_write;
 	table.fsync = slow_fsync;
+	table.setlk = slow_setlk;
 	table.getattr = slow_getattr;
 	table.open_file = slow_open_file;
 	root->table = &table;

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""spill_locks.py DO FILE SOURCE CONTROL: what happens to a file of spill while a lock of it is asked for (slow.c)."""
+import fcntl
+import os
+import struct
+import sys
+import threading
+import time
+
+from spill import content, expect, past_cache, write_all
+
+SIZE, MINE, THEIRS = 300000, 0, 200000
+
+
+def counted(control, number):
+    with open(f'{control}/counts', 'rb') as f:
+        return struct.unpack_from('Q', f.read(), 8 * number)[0]
+
+
+def wait_for(what, met):
+    for _ in range(5000):
+        if met():
+            return
+        time.sleep(0.002)
+    sys.exit(f'{what}: it does not happen')
+
+
+class Held:
+    """All of this kind wait at the inner backend."""
+    def __init__(self, control, kind):
+        self.path = f'{control}/hold_{kind}'
+
+    def __enter__(self):
+        open(self.path, 'w').close()
+
+    def __exit__(self, *_):
+        os.unlink(self.path)
+
+
+def fresh(path):
+    """A file of which all is here, and at the inner backend."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(fd, b'-' * SIZE, 0)
+    os.fsync(fd)
+    return fd, past_cache(path)
+
+
+def started(fn, *args):
+    t = threading.Thread(target=fn, args=args)
+    t.start()
+    return t
+
+
+def lock(fd):
+    fcntl.lockf(fd, fcntl.LOCK_EX, 100, THEIRS)
+
+
+def waiting(fd, control):
+    """Waits for a lock, and has been refused it once."""
+    before = counted(control, 10)
+    t = started(lock, fd)
+    wait_for('waiting for a lock', lambda: counted(control, 10) > before)
+    return t
+
+
+def written_unsized(path, source, control):
+    """What is written while a lock is waited for stays, where there was no room for it at first."""
+    fd, read = fresh(path)
+    other = os.open(path + '-other', os.O_CREAT | os.O_RDWR, 0o644)
+    write_all(other, b'o' * ((2 << 20) - (SIZE + 4095) // 4096 * 4096), 0)
+    text = b'mine' * 100000
+    with Held(control, 'locks'):
+        with Held(control, 'writes'):
+            writer = started(write_all, fd, text, SIZE)
+            wait_for('making room', lambda: counted(control, 9))
+            locker = waiting(fd, control)
+        writer.join()
+        expect('size', SIZE + len(text), os.fstat(fd).st_size)
+        expect('what was written', b'mine', read(4, SIZE + 4096))
+    locker.join()
+    os.fsync(fd)
+    expect('source', b'-' * 7 + text, content(source)[SIZE - 7:])
+    os.close(fd)
+    os.close(other)
+
+
+if __name__ == '__main__':
+    globals()[sys.argv[1]](*sys.argv[2:])
