@@ -106,7 +106,7 @@ static void settle(struct spill *sp, struct file *f, uint64_t changes, struct st
 		/* It is what it was at its first open, until the next one. */
 		if (attrs_differ(f, st))
 			st->stx_size = f->rec->size;
-	} else if (file_is(f, FILE_KNOWN) || st->stx_size != f->rec->size) {
+	} else if (file_is(f, FILE_KNOWN | FILE_LOCKED) || st->stx_size != f->rec->size) {
 		attrs_check(sp, f, st);
 	}
 }

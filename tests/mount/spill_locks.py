@@ -46,6 +46,15 @@ def fresh(path):
     return fd, past_cache(path)
 
 
+def changed_there(source, text):
+    """By somebody else, with another time."""
+    before = os.stat(source).st_ctime_ns
+    fd = os.open(source, os.O_WRONLY)
+    while os.stat(source).st_ctime_ns == before:
+        write_all(fd, text, THEIRS)
+    os.close(fd)
+
+
 def started(fn, *args):
     t = threading.Thread(target=fn, args=args)
     t.start()
@@ -62,6 +71,32 @@ def waiting(fd, control):
     t = started(lock, fd)
     wait_for('waiting for a lock', lambda: counted(control, 10) > before)
     return t
+
+
+def read_meanwhile(path, source, control):
+    """Somebody reads here while the lock is waited for, and then writes beside."""
+    fd, read = fresh(path)
+    holder = os.open(source, os.O_RDWR)
+    said, says = os.pipe()
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    before = counted(control, 10)
+    child = os.fork()
+    if not child:
+        a = os.open(path, os.O_RDWR)
+        fcntl.flock(a, fcntl.LOCK_EX)
+        expect('under the lock', b'theirs', os.pread(a, 6, THEIRS))
+        os._exit(0)
+    os.close(says)
+    wait_for('waiting for a lock', lambda: counted(control, 10) > before)
+    expect('before', b'-' * 6, read(6, THEIRS))
+    write_all(fd, b'mine', MINE)
+    os.fstat(fd)
+    changed_there(source, b'theirs')
+    fcntl.flock(holder, fcntl.LOCK_UN)
+    os.close(said)
+    if os.waitpid(child, 0)[1]:
+        sys.exit('the lock did not show what it is about')
+    os.close(fd)
 
 
 def written_unsized(path, source, control):
