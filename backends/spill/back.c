@@ -180,15 +180,18 @@ int write_back_claimed(struct spill *sp, struct file *f, struct fe_node *node, s
 			return err;
 		handle = &own;
 	}
-	/* Nobody else changed it since: what it will be is what was made of it here. */
-	settle = settle && file_is(f, FILE_KNOWN) && !ask(sp, f, node, handle, &st) &&
+	/*
+	 * Nobody else changed it since: what it will be is what was made of it here. Where there are locks, others
+	 * may write between one question and the next, and what they wrote is to be seen.
+	 */
+	settle = settle && file_is(f, FILE_KNOWN) && !file_is(f, FILE_LOCKED) && !ask(sp, f, node, handle, &st) &&
 		 !attrs_differ(f, &st);
 	file_set(f, FILE_KNOWN, false);
 	err = send_all(sp, f, node, handle);
 	dirty_end(sp, f);
 	changes = f->changes;
 	if (!err && settle && !f->dirty.count && !ask(sp, f, node, handle, &st) && changes == f->changes &&
-	    st.stx_size == f->rec->size)
+	    st.stx_size == f->rec->size && !file_is(f, FILE_LOCKED))
 		attrs_adopt(f, &st);
 	if (!err && !f->dirty.count && !file_is(f, FILE_KNOWN))
 		put_size(&f->rec->inner_size, f->rec->size);

@@ -59,6 +59,7 @@ static int lock_file(struct spill *sp, struct file *f, const struct fe_request *
 	struct fe_lock at_once = *lock;
 	int err;
 
+	file_set(f, FILE_LOCKED, true);
 	if (f->dirty.count || file_is(f, FILE_PASSED))
 		write_back(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE);
 	if (lock->type == F_UNLCK)

@@ -86,6 +86,14 @@ static int back_first(struct spill *sp, struct file *f, struct fe_node *node, st
 	return err;
 }
 
+/* Only who has it open has a lock, or waits for one. In this order: who is not here any more is there. */
+static bool first_open(struct spill *sp, const struct file *f)
+{
+	struct fe_node now;
+
+	return f->opening == 1 && (file_node(sp, f, &now) || !now.opens);
+}
+
 /* With the file locked, and claimed where it is cut: *keep whether what the kernel has cached is still right. */
 static int check_open(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
 		      struct fe_handle *handle, uint32_t flags, bool *keep)
@@ -181,6 +189,8 @@ int sp_open_file(void *b, const struct fe_request *req, struct fe_node *node, ui
 		pthread_mutex_lock(&f->lock);
 		if (!err && !(part_of(sp, &handle)->flags & HANDLE_RAW)) {
 			opening_begin(sp, f, part_of(sp, &handle));
+			if (first_open(sp, f))
+				file_set(f, FILE_LOCKED, false);
 			err = check_open(sp, f, req, node, &handle, flags, &keep);
 			failed = err;
 		}

@@ -44,7 +44,7 @@ extern const struct fe_backend spill_backend;
 #define FILE_KILL	(1u << 3)	/* who wrote last lacks CAP_FSETID */
 #define FILE_SIZED	(1u << 4)	/* size and mode say something */
 #define FILE_SHED	(1u << 5)	/* what the kernel has cached may be older, since the last open */
-#define FILE_LOCKED	(1u << 6)	/* by a lock that others see, at some time */
+#define FILE_LOCKED	(1u << 6)	/* by a lock that others see, at some time since its first open */
 
 enum { RANGE_PRESENT = 1, RANGE_DIRTY };
 

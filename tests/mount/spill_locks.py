@@ -73,6 +73,19 @@ def waiting(fd, control):
     return t
 
 
+def written_meanwhile(path, source, control):
+    """Somebody else writes while what is dirty goes back, before the lock is had."""
+    fd, read = fresh(path)
+    write_all(fd, b'mine', MINE)
+    with Held(control, 'writes'):
+        t = started(lock, fd)
+        wait_for('writing back', lambda: counted(control, 9))
+        changed_there(source, b'theirs')
+    t.join()
+    expect('under the lock', b'theirs', read(6, THEIRS))
+    os.close(fd)
+
+
 def read_meanwhile(path, source, control):
     """Somebody reads here while the lock is waited for, and then writes beside."""
     fd, read = fresh(path)
