@@ -4,8 +4,25 @@
  * is there before one is given up, also while others here write beside it.
  */
 #include <fcntl.h>
+#include <string.h>
 
 #include "backends/spill/spill.h"
+
+/* What is clean may be old, and so may the size. With the file claimed. */
+static void distrust(struct spill *sp, struct file *f)
+{
+	if (file_passed(sp, f))
+		return;
+	file_set(f, FILE_SHED, true);
+	file_set(f, FILE_KNOWN, false);
+	f->epoch++;
+	if (f->dirty.count) {
+		store_doubt(sp, f);
+	} else {
+		store_forget(sp, f, 0, UINT64_MAX);
+		file_set(f, FILE_SIZED, false);
+	}
+}
 
 /* What was changed elsewhere is noticed as at an open; where others write here, what they did not is asked for again. */
 static void look_again(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node)
@@ -16,13 +33,14 @@ static void look_again(struct spill *sp, struct file *f, const struct fe_request
 
 	pthread_mutex_lock(&f->lock);
 	file_claim(f);
-	file_set(f, FILE_LOCKED, true);
-	write_back_claimed(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE, false);
+	write_back_claimed(sp, f, node, NULL, false, false);
 	changes = f->changes;
 	pthread_mutex_unlock(&f->lock);
 	err = sp->in->getattr(sp->ip, req, node, NULL, &st, &valid);
 	pthread_mutex_lock(&f->lock);
-	if (!err && !file_passed(sp, f)) {
+	if (err) {
+		distrust(sp, f);
+	} else if (!file_passed(sp, f)) {
 		if (f->dirty.count || changes != f->changes)
 			attrs_doubt(sp, f, &st);
 		else
@@ -37,20 +55,26 @@ static void suspect(struct spill *sp, struct file *f)
 {
 	pthread_mutex_lock(&f->lock);
 	file_claim(f);
-	file_set(f, FILE_LOCKED, true);
-	if (!file_passed(sp, f)) {
-		file_set(f, FILE_SHED, true);
-		file_set(f, FILE_KNOWN, false);
-		f->epoch++;
-		if (f->dirty.count) {
-			store_doubt(sp, f);
-		} else {
-			store_forget(sp, f, 0, UINT64_MAX);
-			file_set(f, FILE_SIZED, false);
-		}
-	}
+	distrust(sp, f);
 	file_unclaim(f);
 	pthread_mutex_unlock(&f->lock);
+}
+
+static int give_back(struct spill *sp, struct file *f, struct fe_node *node)
+{
+	return f->dirty.count || file_is(f, FILE_PASSED) ? write_back(sp, f, node, NULL, false) : 0;
+}
+
+static int unlock_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
+		       struct fe_handle *handle, const struct fe_lock *lock)
+{
+	int err = give_back(sp, f, node);
+
+	/* Nobody heeds what the call ends with, and it stays dirty: fsync and close tell of it. */
+	if (err)
+		say(sp, LOG_ERR, "what was written could not be written back before a lock of it was given up: %s",
+		    strerror(-err));
+	return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
 }
 
 static int lock_file(struct spill *sp, struct file *f, const struct fe_request *req, struct fe_node *node,
@@ -60,19 +84,17 @@ static int lock_file(struct spill *sp, struct file *f, const struct fe_request *
 	int err;
 
 	file_set(f, FILE_LOCKED, true);
-	if (f->dirty.count || file_is(f, FILE_PASSED))
-		write_back(sp, f, node, NULL, f->rec->size >= SETTLE_SIZE);
-	if (lock->type == F_UNLCK)
-		return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	give_back(sp, f, node);
 	at_once.wait = 0;
 	err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
+	if (lock->wait && (err == -EAGAIN || err == -EACCES)) {
+		/* When it is granted later nobody is asked here, so nothing is kept until then. */
+		suspect(sp, f);
+		err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	}
 	if (!err)
 		look_again(sp, f, req, node);
-	if (!lock->wait || (err != -EAGAIN && err != -EACCES))
-		return err;
-	/* When it is granted nobody is asked here, so nothing is kept until then. */
-	suspect(sp, f);
-	return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	return err;
 }
 
 int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct fe_handle *handle,
@@ -80,9 +102,12 @@ int sp_setlk(void *b, const struct fe_request *req, struct fe_node *node, struct
 {
 	struct spill *sp = b;
 	struct file *f = part_of(sp, handle)->flags & HANDLE_RAW ? NULL : file_find(sp, node->record);
-	int err = f ? lock_file(sp, f, req, node, handle, lock) :
-		  sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	int err;
 
+	if (!f)
+		return sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), lock);
+	err = lock->type == F_UNLCK ? unlock_file(sp, f, req, node, handle, lock) :
+	      lock_file(sp, f, req, node, handle, lock);
 	file_put(sp, f);
 	return err;
 }

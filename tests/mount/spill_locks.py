@@ -112,6 +112,33 @@ def read_meanwhile(path, source, control):
     os.close(fd)
 
 
+def granted_at_once(path, source, control):
+    """It is refused, somebody reads here, and then it is there at once."""
+    fd, read = fresh(path)
+    with Held(control, 'locks'):
+        t = waiting(fd, control)
+        expect('before', b'-' * 6, read(6, THEIRS))
+        changed_there(source, b'theirs')
+    t.join()
+    expect('under the lock', b'theirs', read(6, THEIRS))
+    os.close(fd)
+
+
+def not_told(path, source, control):
+    """The inner backend does not say whether it changed."""
+    fd, read = fresh(path)
+    write_all(fd, b'mine', MINE)
+    os.fstat(fd)
+    expect('before', b'-' * 6, read(6, THEIRS))
+    changed_there(source, b'theirs')
+    with open(f'{control}/getattr', 'w') as f:
+        f.write('5')
+    lock(fd)
+    os.unlink(f'{control}/getattr')
+    expect('under the lock', b'theirs', read(6, THEIRS))
+    os.close(fd)
+
+
 def written_unsized(path, source, control):
     """What is written while a lock is waited for stays, where there was no room for it at first."""
     fd, read = fresh(path)
@@ -131,6 +158,19 @@ def written_unsized(path, source, control):
     expect('source', b'-' * 7 + text, content(source)[SIZE - 7:])
     os.close(fd)
     os.close(other)
+
+
+def refused_back(path, source, control):
+    """What was written can not be written back when its lock is given up."""
+    fd, _ = fresh(path)
+    lock(fd)
+    write_all(fd, b'mine', MINE)
+    with open(f'{control}/write', 'w') as f:
+        f.write('5')
+    fcntl.lockf(fd, fcntl.LOCK_UN, 100, THEIRS)
+    os.unlink(f'{control}/write')
+    os.close(fd)
+    expect('later', b'mine', content(source)[:4])
 
 
 if __name__ == '__main__':
