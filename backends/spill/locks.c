@@ -81,12 +81,15 @@ static int lock_file(struct spill *sp, struct file *f, const struct fe_request *
 		     struct fe_handle *handle, const struct fe_lock *lock)
 {
 	struct fe_lock at_once = *lock;
-	int err;
+	int err = -EAGAIN;
 
 	file_set(f, FILE_LOCKED, true);
-	give_back(sp, f, node);
 	at_once.wait = 0;
-	err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
+	/* A successor goes on before the inner backend has answered; who waits has been refused once. */
+	if (!lock->wait || !req->again) {
+		give_back(sp, f, node);
+		err = sp->in->setlk(sp->ip, req, node, inner_handle(sp, handle), &at_once);
+	}
 	if (lock->wait && (err == -EAGAIN || err == -EACCES)) {
 		/* When it is granted later nobody is asked here, so nothing is kept until then. */
 		suspect(sp, f);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""spill_locks.py DO FILE SOURCE CONTROL: what happens to a file of spill while a lock of it is asked for (slow.c)."""
+"""spill_locks.py DO FILE SOURCE CONTROL STATUS...: a file of spill while a lock of it is asked for; see slow.c."""
 import fcntl
 import os
 import struct
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from spill import content, expect, past_cache, write_all
+from spill import content, expect, past_cache, worker_of, write_all
 
 SIZE, MINE, THEIRS = 300000, 0, 200000
 
@@ -73,7 +73,27 @@ def waiting(fd, control):
     return t
 
 
-def written_meanwhile(path, source, control):
+class Waiter:
+    """A process that waits for a lock which somebody else has at the source, and does what it is told under it."""
+    def __init__(self, path, source, control, fn):
+        self.holder = os.open(source, os.O_RDWR)
+        fcntl.flock(self.holder, fcntl.LOCK_EX)
+        before = counted(control, 10)
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.holder)
+            fd = os.open(path, os.O_RDWR)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            fn(fd)
+            os._exit(0)
+        wait_for('waiting for a lock', lambda: counted(control, 10) > before)
+
+    def end(self):
+        os.close(self.holder)
+        expect('end of who waited', 0, os.waitpid(self.pid, 0)[1])
+
+
+def written_meanwhile(path, source, control, *_):
     """Somebody else writes while what is dirty goes back, before the lock is had."""
     fd, read = fresh(path)
     write_all(fd, b'mine', MINE)
@@ -86,33 +106,19 @@ def written_meanwhile(path, source, control):
     os.close(fd)
 
 
-def read_meanwhile(path, source, control):
+def read_meanwhile(path, source, control, *_):
     """Somebody reads here while the lock is waited for, and then writes beside."""
     fd, read = fresh(path)
-    holder = os.open(source, os.O_RDWR)
-    said, says = os.pipe()
-    fcntl.flock(holder, fcntl.LOCK_EX)
-    before = counted(control, 10)
-    child = os.fork()
-    if not child:
-        a = os.open(path, os.O_RDWR)
-        fcntl.flock(a, fcntl.LOCK_EX)
-        expect('under the lock', b'theirs', os.pread(a, 6, THEIRS))
-        os._exit(0)
-    os.close(says)
-    wait_for('waiting for a lock', lambda: counted(control, 10) > before)
+    waiter = Waiter(path, source, control, lambda a: expect('under the lock', b'theirs', os.pread(a, 6, THEIRS)))
     expect('before', b'-' * 6, read(6, THEIRS))
     write_all(fd, b'mine', MINE)
     os.fstat(fd)
     changed_there(source, b'theirs')
-    fcntl.flock(holder, fcntl.LOCK_UN)
-    os.close(said)
-    if os.waitpid(child, 0)[1]:
-        sys.exit('the lock did not show what it is about')
+    waiter.end()
     os.close(fd)
 
 
-def granted_at_once(path, source, control):
+def granted_at_once(path, source, control, *_):
     """It is refused, somebody reads here, and then it is there at once."""
     fd, read = fresh(path)
     with Held(control, 'locks'):
@@ -124,7 +130,7 @@ def granted_at_once(path, source, control):
     os.close(fd)
 
 
-def not_told(path, source, control):
+def not_told(path, source, control, *_):
     """The inner backend does not say whether it changed."""
     fd, read = fresh(path)
     write_all(fd, b'mine', MINE)
@@ -139,7 +145,7 @@ def not_told(path, source, control):
     os.close(fd)
 
 
-def written_unsized(path, source, control):
+def written_unsized(path, source, control, *_):
     """What is written while a lock is waited for stays, where there was no room for it at first."""
     fd, read = fresh(path)
     other = os.open(path + '-other', os.O_CREAT | os.O_RDWR, 0o644)
@@ -160,7 +166,7 @@ def written_unsized(path, source, control):
     os.close(other)
 
 
-def refused_back(path, source, control):
+def refused_back(path, source, control, *_):
     """What was written can not be written back when its lock is given up."""
     fd, _ = fresh(path)
     lock(fd)
@@ -171,6 +177,24 @@ def refused_back(path, source, control):
     os.unlink(f'{control}/write')
     os.close(fd)
     expect('later', b'mine', content(source)[:4])
+
+
+def succeeded(path, source, control, *status):
+    """Who waits for a lock when the server dies does not keep its successor from serving others."""
+    fd, _ = fresh(path)
+    with open(source + '-other', 'w') as f:
+        f.write('other')
+    waiter = Waiter(path, source, control, lambda _: None)
+    worker = worker_of(status) # whose process closes what is open here, and that writes back
+    write_all(fd, b'through', MINE) # what a write takes away is known behind it
+    write_all(fd, b'mine', MINE)
+    with Held(control, 'writes'):
+        os.kill(worker, 9)
+        reader = started(content, path + '-other')
+        wait_for('serving others', lambda: not reader.is_alive())
+    waiter.end()
+    expect('source', b'mine', content(source)[:4])
+    os.close(fd)
 
 
 if __name__ == '__main__':
