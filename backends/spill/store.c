@@ -231,15 +231,28 @@ void store_forget(struct spill *sp, struct file *f, uint64_t start, uint64_t end
 	store_account(sp, f);
 }
 
-/* Punching whole blocks only: what is dirty beside stays as it is. */
-static int drop_piece(struct spill *sp, struct file *f, uint64_t start, uint64_t end)
+/* What holes are to be in can show nothing through them, also where none can be made. */
+static int blank(struct file *f, uint64_t start, uint64_t end)
 {
-	int err;
+	_cleanup_free_ unsigned char *zeros = calloc(1, PIECE);
+	uint64_t a, b;
+	int err = zeros ? 0 : -ENOMEM;
 
-	(void)sp;
-	ranges_remove(&f->present, start, end, true);
-	err = punch(f, start, end);
+	for (uint64_t at = start; !err && at < end && next_data(f, at, &a, &b) && a < end; at = b) {
+		a = a > at ? a : at;
+		b = b < end ? b : end;
+		if (pwrite(f->rec->fd, zeros, b - a, (off_t)a) != (ssize_t)(b - a))
+			err = -EIO;
+	}
 	return err;
+}
+
+/* What is dirty beside stays as it is. */
+static void drop_piece(struct spill *sp, struct file *f, uint64_t start, uint64_t end)
+{
+	ranges_remove(&f->present, start, end, true);
+	if (punch(f, start, end) && blank(f, start, end))
+		say(sp, LOG_ERR, "a temporary file keeps what is old: %s", strerror(errno));
 }
 
 void store_drop_clean(struct spill *sp, struct file *f, uint64_t start, uint64_t end)
@@ -259,8 +272,7 @@ void store_drop_clean(struct spill *sp, struct file *f, uint64_t start, uint64_t
 		return;
 	}
 	for (uint64_t at = start; ranges_gap(&f->dirty, at, end, &a, &b); at = b)
-		if (drop_piece(sp, f, a, b))
-			break;
+		drop_piece(sp, f, a, b);
 	store_account(sp, f);
 }
 

@@ -7,6 +7,7 @@
  *   hold_writes    while it is there, writes wait
  *   hold_locks     while it is there, locks are refused, and not asked for yet where they are waited for
  *   read, write, fsync, getattr    the errno that each of these ends with
+ *   no_fallocate   anything but 0 when it is mounted: there is no fallocate
  *   counts   made here: struct counts, as 64-bit numbers
  */
 #include <errno.h>
@@ -162,6 +163,8 @@ static int slow_open(const struct fe_open_args *args, struct fe_root *root, void
 	table.setlk = slow_setlk;
 	table.getattr = slow_getattr;
 	table.open_file = slow_open_file;
+	if (number("no_fallocate"))
+		table.fallocate = NULL;
 	root->table = &table;
 	return 0;
 }

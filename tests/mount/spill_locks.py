@@ -166,6 +166,25 @@ def written_unsized(path, source, control, *_):
     os.close(other)
 
 
+def unpunched(path, source, control, *_):
+    """What may be old goes also where the temporary file can have no holes made."""
+    fd, read = fresh(path)
+    zeros = 25 * 4096
+    with open(source, 'r+b') as f:
+        f.seek(zeros)
+        f.write(bytes(4096))
+    changed_there(source, b'theirs')
+    write_all(fd, b'mine', THEIRS - 20000)
+    with open(f'{control}/write', 'w') as f:
+        f.write('5')
+    lock(fd)
+    expect('before what is dirty', bytes(4096), read(4096, zeros))
+    expect('what is dirty', b'mine', read(4, THEIRS - 20000))
+    expect('behind it', b'theirs', read(6, THEIRS))
+    os.unlink(f'{control}/write')
+    os.close(fd)
+
+
 def refused_back(path, source, control, *_):
     """What was written can not be written back when its lock is given up."""
     fd, _ = fresh(path)
