@@ -262,6 +262,7 @@ struct fr {
 	pid_t standby;
 	int standby_pidfd;
 	bool prompt;			/* real-time until the worker is ready */
+	uint64_t half_dead_since;	/* ns, all of the worker but its main thread; 0: it lives; UINT64_MAX: told */
 	pid_t trial_pid;
 	int trial_pidfd;
 	int trial_out;			/* what it writes to its standard error */

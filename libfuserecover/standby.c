@@ -47,6 +47,7 @@ static void know_worker(struct fr *fr, uint64_t claim)
 	fr_close_own(fr, &fr->worker_pidfd);
 	fr->worker_pidfd = fr_pidfd_of(fr, CLAIM_PID(claim), FD_KEEPERS, STANDBY);
 	fr->worker_claim = claim;
+	fr->half_dead_since = 0;
 }
 
 static void tell_stuck(const struct fr *fr, const char *whom)
@@ -94,6 +95,21 @@ static void wait_for_threads(struct fr *fr)
 	}
 }
 
+/* Threads of it that serve are dead, so it was killed; the main one, which ends it, is not. */
+static void look_for_half_dead(struct fr *fr)
+{
+	bool dead = false;
+
+	for (uint32_t i = 0; i < fr->layout.slots && !dead; i++)
+		dead = fr_owner(&fr->cp_slots[i].alive) == OWNER_DEAD;
+	if (!dead || !fr->half_dead_since) {
+		fr->half_dead_since = dead ? fr_now_ns() : 0;
+	} else if (fr->half_dead_since < fr_now_ns() - TELL_NS) {
+		tell_stuck(fr, "its main one");
+		fr->half_dead_since = UINT64_MAX;
+	}
+}
+
 /* Whether no thread of this worker will run any more; else waits for a while, at most ms. */
 static bool worker_gone(struct fr *fr, uint64_t claim, unsigned ms)
 {
@@ -108,8 +124,10 @@ static bool worker_gone(struct fr *fr, uint64_t claim, unsigned ms)
 		if (ms)
 			fr_owner_wait(alive, ms);
 		/* What the lock says may have been written by a worker gone mad. */
-		if (fr_owner(alive) != OWNER_DEAD)
+		if (fr_owner(alive) != OWNER_DEAD) {
+			look_for_half_dead(fr);
 			return fr_pidfd_dead(fr->worker_pidfd);
+		}
 	}
 	wait_for_threads(fr);
 	return true;
