@@ -121,25 +121,25 @@ static bool is_address(uint64_t value)
 	return !msync((void *)(uintptr_t)(value / page * page), page, MS_ASYNC);
 }
 
-static bool looked_enough(void)
+static bool looked_enough(int kind)
 {
-	return atomic_load_explicit(&fr_fuse3_rig.saved->looked_at, memory_order_relaxed) >= LOOKED_AT;
+	return atomic_load_explicit(&fr_fuse3_rig.saved->looked_at[kind], memory_order_relaxed) >= LOOKED_AT;
 }
 
-static bool look_at(const char *what, uint64_t value, uint32_t opcode)
+static bool look_at(int kind, uint64_t value, uint32_t opcode)
 {
 	struct saved *s = fr_fuse3_rig.saved;
 
-	if (!value || looked_enough())
+	if (!value || looked_enough(kind))
 		return false;
 	if (!is_address(value)) {
-		atomic_fetch_add_explicit(&s->looked_at, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&s->looked_at[kind], 1, memory_order_relaxed);
 		return false;
 	}
 	fuse_log(FUSE_LOG_ERR, "fuserecover: the reply to a request (opcode %u) gives the kernel the %s %#llx, "
 		 "which is an address of this process and means nothing in the next one: such a file system "
 		 "can not be recovered. Keep its objects in tables, and give the ids of records\n",
-		 opcode, what, (unsigned long long)value);
+		 opcode, kind == NODEIDS ? "nodeid" : "file handle", (unsigned long long)value);
 	return true;
 }
 
@@ -148,9 +148,9 @@ static bool look_at_listing(const unsigned char *at, size_t len, uint32_t opcode
 	struct fuse_direntplus d;
 	size_t size;
 
-	while (len >= FUSE_NAME_OFFSET_DIRENTPLUS) {
+	while (len >= FUSE_NAME_OFFSET_DIRENTPLUS && !looked_enough(NODEIDS)) {
 		memcpy(&d, at, FUSE_NAME_OFFSET_DIRENTPLUS);
-		if (look_at("nodeid", d.entry_out.nodeid, opcode))
+		if (look_at(NODEIDS, d.entry_out.nodeid, opcode))
 			return true;
 		size = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + d.dirent.namelen);
 		if (size > len)
@@ -167,7 +167,7 @@ bool fr_fuse3_gives_address(const struct fuse_in_header *in, const struct fuse_o
 	const struct fuse_entry_out *entry = (const void *)body;
 	const struct fuse_open_out *open = (const void *)body;
 
-	if (out->error || looked_enough())
+	if (out->error)
 		return false;
 	len -= sizeof(*out);
 	switch (in->opcode) {
@@ -176,15 +176,17 @@ bool fr_fuse3_gives_address(const struct fuse_in_header *in, const struct fuse_o
 	case FUSE_MKDIR:
 	case FUSE_SYMLINK:
 	case FUSE_LINK:
-		return len >= sizeof(*entry) && look_at("nodeid", entry->nodeid, in->opcode);
+		return len >= sizeof(*entry) && look_at(NODEIDS, entry->nodeid, in->opcode);
 	case FUSE_CREATE:
+	case FUSE_TMPFILE:
 		open = (const void *)(entry + 1);
 		return len >= sizeof(*entry) + sizeof(*open) &&
-		       (look_at("nodeid", entry->nodeid, in->opcode) ||
-			look_at("file handle", open->fh, in->opcode));
+		       (look_at(NODEIDS, entry->nodeid, in->opcode) ||
+			look_at(FILE_HANDLES, open->fh, in->opcode));
 	case FUSE_OPEN:
+		return len >= sizeof(*open) && look_at(FILE_HANDLES, open->fh, in->opcode);
 	case FUSE_OPENDIR:
-		return len >= sizeof(*open) && look_at("file handle", open->fh, in->opcode);
+		return len >= sizeof(*open) && look_at(DIR_HANDLES, open->fh, in->opcode);
 	case FUSE_READDIRPLUS:
 		return look_at_listing(body, len, in->opcode);
 	default:

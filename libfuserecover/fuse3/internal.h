@@ -17,7 +17,10 @@
 
 #define PUBLIC		__attribute__((visibility("default")))
 #define MESSAGE_MAX	512u	/* an INIT request, or its reply */
-#define LOOKED_AT	1000u	/* so many nodeids and handles are looked at */
+#define LOOKED_AT	1000u	/* so many of each kind are looked at */
+
+/* What the kernel is given to name things by. */
+enum { NODEIDS, FILE_HANDLES, DIR_HANDLES, KINDS };
 
 /* An area of the checkpoint. The lengths are set last: with reply_len, all is there. */
 struct saved {
@@ -26,7 +29,7 @@ struct saved {
 	int32_t own[FR_SLOTS_MAX];	/* by slot: the thread's clone by a descriptor that is kept; 0: none */
 	bool cloned;			/* libfuse opens and closes clones */
 	_Atomic uint32_t forked;	/* from a worker: the keeper has no way back to who called fr_run() */
-	_Atomic uint32_t looked_at;
+	_Atomic uint32_t looked_at[KINDS];
 	uint32_t request_len;
 	_Atomic uint32_t reply_len;
 	unsigned char request[MESSAGE_MAX];

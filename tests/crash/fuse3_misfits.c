@@ -29,9 +29,11 @@
 
 #define LATE_US	50000
 #define HANGS_S	20
+#define MANY	1500	/* more than are looked at */
 
 enum misfit {
 	NODEID, LISTED, MADE, CREATED, CREATED_HANDLE, HANDLE, DIR_HANDLE,	/* have an address */
+	HANDLE_AFTER_MANY,	/* nodeids, which are none */
 	NONE, OTHER_THREAD, INIT,
 	ENDED_THREAD	/* another one answers when libfuse has ended the request's, an idle one to it */
 };
@@ -39,7 +41,7 @@ enum where { HEAP, STACK, MAPPED, STATIC, PLACES };
 
 static const char *const misfits[] = {
 	"lookup", "readdirplus", "mkdir", "create", "create-handle", "open-handle", "opendir-handle",
-	"none", "answer-by-other-thread", "other-init",
+	"open-handle-after-many", "none", "answer-by-other-thread", "other-init",
 };
 static const char *const places[] = { "heap", "stack", "mmap", "static" };
 
@@ -157,7 +159,7 @@ static void on_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 
 static void on_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	fi->fh = value(ino == 1 ? DIR_HANDLE : HANDLE, 7);
+	fi->fh = value(ino == 1 ? DIR_HANDLE : misfit == HANDLE_AFTER_MANY ? HANDLE_AFTER_MANY : HANDLE, 7);
 	fuse_reply_open(req, fi);
 }
 
@@ -315,7 +317,9 @@ static long try(enum misfit which, const char *mountpoint)
 		err = mkdir(made, 0755) ? errno : 0;
 	if (!err && (which == CREATED || which == CREATED_HANDLE || which == NONE))
 		err = try_open(created, O_CREAT | O_RDWR);
-	if (!err && (which == HANDLE || which == INIT || which == NONE))
+	for (int i = 0; !err && which == HANDLE_AFTER_MANY && i < MANY; i++)
+		err = stat(path, &st) ? errno : 0;
+	if (!err && (which == HANDLE || which == HANDLE_AFTER_MANY || which == INIT || which == NONE))
 		err = try_open(path, O_RDONLY);
 	return err;
 }
@@ -345,6 +349,7 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 	int status = -1, before = failures;
 	pthread_t t;
 	pid_t pid;
+	long err;
 
 	memset(shared, 0, sizeof(*shared));
 	misfit = which;
@@ -358,7 +363,8 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 		abort();
 	if (which == ENDED_THREAD && pthread_create(&t, NULL, end_by_force, (void *)(uintptr_t)mountpoint))
 		abort();
-	check(name, "the error", try(which, mountpoint), serves || which == INIT ? 0 : EIO);
+	err = try(which, mountpoint);
+	check(name, "the error", err, serves || which == INIT ? 0 : EIO);
 	shared->answered = 1;
 	if (which == ENDED_THREAD)
 		pthread_join(t, NULL);
@@ -366,10 +372,10 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 		pthread_join(t, NULL);
 		check(name, "the number of tries", shared->asked, 2);
 	}
-	if (serves)
-		kill(pid, SIGTERM);
 	if (which == INIT)
 		kill(shared->worker, SIGKILL);
+	else if (!err)
+		kill(pid, SIGTERM);
 	waitpid(pid, &status, 0);
 	check(name, "the exit status", WIFEXITED(status) ? WEXITSTATUS(status) : -1, !serves);
 	check(name, "what the loop returned", (long)shared->loop, serves ? 0 : which == INIT ? EPROTO : ENOTSUP);
