@@ -28,9 +28,11 @@
  * carry one are looked at, and where it is one, the service ends with a line that says so. Give ids
  * of records (fr_record_id()). A descriptor's number as file handle is not refused, but is wrong as
  * well: a RELEASE that is done again closes what got the number since. Equally lost with their
- * process are poll handles, what fuse_lowlevel_notify_retrieve() waits for, and what
- * fuse_req_interrupt_func() was told, until the handler runs again. CUSE, a transport by
+ * process are poll handles and what fuse_lowlevel_notify_retrieve() waits for. CUSE, a transport by
  * fuse_session_custom_io() and requests by io_uring are refused.
+ *
+ * Where the caller of a request got a signal, the handler that runs again is told again
+ * (fuse_req_interrupted(), fuse_req_interrupt_func(), which may be called twice).
  *
  * A handler may leave its request to another thread, which answers it by fuse_reply_*(): its slot
  * then waits, and reads nothing else. Have more threads than requests of that kind (blocking locks).

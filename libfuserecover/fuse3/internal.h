@@ -17,6 +17,7 @@
 
 #define PUBLIC		__attribute__((visibility("default")))
 #define MESSAGE_MAX	512u	/* an INIT request, or its reply */
+#define INTERRUPT_BIT	1ull	/* of `unique`: an INTERRUPT, which lies in no list of requests */
 #define LOOKED_AT	1000u	/* so many of each kind are looked at */
 
 /* What the kernel is given to name things by. */

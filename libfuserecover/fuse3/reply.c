@@ -9,8 +9,6 @@
 
 #include "libfuserecover/fuse3/internal.h"
 
-#define INTERRUPT_BIT	1ull	/* of `unique`: an INTERRUPT, which lies in no list of requests */
-
 struct private_reply {
 	void *to;
 	size_t size, len;

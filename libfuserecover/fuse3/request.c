@@ -75,6 +75,15 @@ static void send_init(struct seat *seat)
 	fr_slot_reply(seat->slot, len);
 }
 
+/*
+ * That the caller got a signal is said once, and libfuse has noted it in the memory of a process that is dead.
+ * To EAGAIN the kernel says it again; it refuses where there was no signal.
+ */
+static void ask_for_interrupt(struct seat *seat, uint64_t unique)
+{
+	fr_reply_later(fr_slot_fd(seat->slot), unique | INTERRUPT_BIT, -EAGAIN, NULL, 0);
+}
+
 bool fr_fuse3_begin(struct seat *seat)
 {
 	const struct fuse_in_header *in = fr_slot_request(seat->slot);
@@ -89,6 +98,8 @@ bool fr_fuse3_begin(struct seat *seat)
 	seat->answered = false;
 	seat->busy = true;
 	set_unique(seat, in->unique);
+	if (fr_slot_unfinished(seat->slot) && wants_reply(in->opcode))
+		ask_for_interrupt(seat, in->unique);
 	return true;
 }
 
