@@ -65,8 +65,9 @@ bool fr_fuse3_init_reply(struct seat *seat, const struct fuse_in_header *in, str
 	struct saved *s = fr_fuse3_rig.saved;
 	uint32_t len = out->len;
 
+	/* libfuse has said why. */
 	if (out->error)
-		return true;
+		return false;
 	if (in->len > MESSAGE_MAX || len > MESSAGE_MAX ||
 	    len < sizeof(*out) + sizeof(struct fuse_init_out)) {
 		fuse_log(FUSE_LOG_ERR, "fuserecover: INIT of %u bytes, its reply of %u\n", in->len, len);

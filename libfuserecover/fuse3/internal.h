@@ -104,12 +104,14 @@ ssize_t fr_fuse3_own_read(int fd, void *buf, size_t size);
 extern const struct fuse_custom_io fr_fuse3_io;
 /* libfuse answers a request that is none of the kernel's: its reply comes back, of at most `size` bytes. */
 size_t fr_fuse3_private(void *request, size_t len, void *reply, size_t size);
+/* Whether what libfuse writes comes through here. It takes libfuse's lock. */
+bool fr_fuse3_has_replies(void);
 /* The reply is in the slot's buffer. */
 int fr_fuse3_send(struct seat *seat, size_t len);
 
 /* ---- check.c ---- */
 bool fr_fuse3_is_connection(int fd);
-/* The INIT reply, made to fit the slots, and saved before it is sent. False: it does not fit. */
+/* The INIT reply, made to fit the slots, and saved before it is sent. False: it does not fit, or is an error. */
 bool fr_fuse3_init_reply(struct seat *seat, const struct fuse_in_header *in, struct fuse_out_header *out);
 /* Whether a successful reply gives the kernel an address of this process; says so. */
 bool fr_fuse3_gives_address(const struct fuse_in_header *in, const struct fuse_out_header *out, size_t len);

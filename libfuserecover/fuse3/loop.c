@@ -114,21 +114,18 @@ void fr_fuse3_new_process(void)
 }
 
 /*
- * A copy of a process with threads may have libfuse's lock without its owner. A request that libfuse knows
- * nothing of takes it, and hangs then: the keeper-to-be is killed, and made again.
+ * A copy of a process with threads may have libfuse's lock without its owner. Who takes it hangs then: the
+ * keeper-to-be is killed, and made again.
  */
 PUBLIC void fr_fuse3_reset(void *arg)
 {
-	struct fuse_in_header in = { .len = sizeof(in), .opcode = UINT32_MAX };
-	unsigned char reply[MESSAGE_MAX];
-
 	(void)arg;
 	if (!rig->se)
 		return;
 	fr_fuse3_new_process();
 	atomic_store(&rig->saved->forked, 1);
 	pthread_mutex_init(&rig->start_lock, NULL);
-	fr_fuse3_private(&in, sizeof(in), reply, sizeof(reply));
+	fr_fuse3_has_replies();
 	fuse_session_reset(rig->se);
 }
 
@@ -245,6 +242,15 @@ static void end_threads(unsigned n)
 	}
 }
 
+static int check_replies(void)
+{
+	if (fr_fuse3_has_replies())
+		return 0;
+	fuse_log(FUSE_LOG_ERR, "fuserecover: fuse_session_custom_io() was called after fr_fuse3_prepare(): a transport of "
+		 "one's own can not be recovered\n");
+	return -ENOTSUP;
+}
+
 PUBLIC int fr_fuse3_loop(struct fr *fr, struct fuse_session *se, unsigned threads)
 {
 	struct pollfd p = { .fd = fr_stop_fd(fr), .events = POLLIN };
@@ -261,7 +267,9 @@ PUBLIC int fr_fuse3_loop(struct fr *fr, struct fuse_session *se, unsigned thread
 			threads = i + 1;
 	fr_fuse3_new_process();
 	atomic_store(&rig->process, getpid());
-	err = fr_fuse3_replay_init();
+	err = check_replies();
+	if (!err)
+		err = fr_fuse3_replay_init();
 	if (err) {
 		fr_fuse3_fail(err);
 		return err;

@@ -49,6 +49,15 @@ size_t fr_fuse3_private(void *request, size_t len, void *reply, size_t size)
 	return mine.len;
 }
 
+/* The kernel has no such request. */
+bool fr_fuse3_has_replies(void)
+{
+	struct fuse_in_header in = { .len = sizeof(in), .opcode = UINT32_MAX };
+	unsigned char reply[MESSAGE_MAX];
+
+	return fr_fuse3_private(&in, sizeof(in), reply, sizeof(reply));
+}
+
 int fr_fuse3_send(struct seat *seat, size_t len)
 {
 	const struct fuse_in_header *in = fr_slot_request(seat->slot);
@@ -61,7 +70,7 @@ int fr_fuse3_send(struct seat *seat, size_t len)
 	else if (fr_fuse3_gives_address(in, out, len) && fr_keeper_pid(fr_fuse3_rig.fr))
 		err = -ENOTSUP;
 	if (err) {
-		out->error = -EIO;
+		out->error = out->error ? out->error : -EIO;
 		len = sizeof(*out);
 		fr_fuse3_fail(err);
 	}

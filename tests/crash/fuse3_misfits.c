@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * fuse3_misfits MOUNTPOINT: file systems of libfuse that have to be treated specially: those that give the
- * kernel addresses, one that answers by another thread, and one that changes its mind in init(); each with
- * fr_fuse3_loop() and with fuse_session_loop().
+ * kernel addresses, one that answers by another thread, one that changes its mind in init(), one that wants to
+ * splice; each with fr_fuse3_loop() and with fuse_session_loop(). And one with a transport of its own.
  */
 #define FUSE_USE_VERSION 314
 
@@ -34,14 +34,15 @@
 enum misfit {
 	NODEID, LISTED, MADE, CREATED, CREATED_HANDLE, HANDLE, DIR_HANDLE,	/* have an address */
 	HANDLE_AFTER_MANY,	/* nodeids, which are none */
-	NONE, OTHER_THREAD, INIT,
+	NONE, OTHER_THREAD, INIT, SPLICE,
+	TRANSPORT,
 	ENDED_THREAD	/* another one answers when libfuse has ended the request's, an idle one to it */
 };
 enum where { HEAP, STACK, MAPPED, STATIC, PLACES };
 
 static const char *const misfits[] = {
 	"lookup", "readdirplus", "mkdir", "create", "create-handle", "open-handle", "opendir-handle",
-	"open-handle-after-many", "none", "answer-by-other-thread", "other-init",
+	"open-handle-after-many", "none", "answer-by-other-thread", "other-init", "splice", "transport",
 };
 static const char *const places[] = { "heap", "stack", "mmap", "static" };
 
@@ -63,7 +64,8 @@ static void note(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	(void)level;
 	(void)ap;
-	if (strstr(fmt, misfit == INIT ? "init() asks" : "can not be recovered") || strstr(fmt, "can be recovered"))
+	if (strstr(fmt, misfit == INIT ? "init() asks" : misfit == SPLICE ? "requested capabilities" :
+		   "can not be recovered") || strstr(fmt, "can be recovered"))
 		shared->said++;
 }
 
@@ -86,6 +88,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 {
 	(void)userdata;
 	shared->worker = getpid();
+	if (misfit == SPLICE)
+		conn->want |= FUSE_CAP_SPLICE_READ;
 	conn->max_write = shared->inits++ && misfit == INIT ? 32768 : 65536;
 }
 
@@ -202,12 +206,29 @@ static int end_threads_at_once(void)
 	return err;
 }
 
+static ssize_t other_read(int fd, void *buf, size_t size, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buf, size);
+}
+
+static ssize_t other_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	(void)userdata;
+	return writev(fd, iov, count);
+}
+
+static const struct fuse_custom_io other_io = { .read = other_read, .writev = other_writev };
+
 static int worker(struct fr *fr, void *arg)
 {
-	int err = misfit == ENDED_THREAD ? end_threads_at_once() : libfuse_loop ? fuse_session_loop(session) :
-		  fr_fuse3_loop(fr, session, 2);
+	int err;
 
 	(void)arg;
+	if (misfit == TRANSPORT)
+		fuse_session_custom_io(session, &other_io, fuse_session_fd(session));
+	err = misfit == ENDED_THREAD ? end_threads_at_once() : libfuse_loop ? fuse_session_loop(session) :
+	      fr_fuse3_loop(fr, session, 2);
 	shared->loop = (uint32_t)-err;
 	return err;
 }
@@ -250,18 +271,6 @@ static int serve(const char *mountpoint)
 	fr_free(fr);
 	free(on_heap);
 	return err ? 1 : 0;
-}
-
-static ssize_t other_read(int fd, void *buf, size_t size, void *userdata)
-{
-	(void)userdata;
-	return read(fd, buf, size);
-}
-
-static ssize_t other_writev(int fd, struct iovec *iov, int count, void *userdata)
-{
-	(void)userdata;
-	return writev(fd, iov, count);
 }
 
 static int failures;
@@ -343,10 +352,26 @@ static void *end_by_force(void *mountpoint)
 	return NULL;
 }
 
+/* One that should have ended by itself is ended. */
+static int wait_for(pid_t pid)
+{
+	int status = -1;
+
+	for (int i = 0; i < HANGS_S * 100; i++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+		usleep(10000);
+	}
+	kill(pid, SIGTERM);
+	waitpid(pid, &status, 0);
+	return -1;
+}
+
 static void run(enum misfit which, const char *name, const char *mountpoint)
 {
 	bool serves = which == NONE || which == OTHER_THREAD || which == ENDED_THREAD;
-	int status = -1, before = failures;
+	bool refused_at_once = which == SPLICE || which == TRANSPORT;
+	int before = failures;
 	pthread_t t;
 	pid_t pid;
 	long err;
@@ -357,14 +382,16 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 	pid = fork();
 	if (!pid)
 		_exit(serve(mountpoint));
-	while (!shared->mounted && !waitpid(pid, &status, WNOHANG))
+	while (!shared->mounted && !waitpid(pid, NULL, WNOHANG))
 		usleep(1000);
 	if (which == OTHER_THREAD && pthread_create(&t, NULL, kill_first, NULL))
 		abort();
 	if (which == ENDED_THREAD && pthread_create(&t, NULL, end_by_force, (void *)(uintptr_t)mountpoint))
 		abort();
 	err = try(which, mountpoint);
-	check(name, "the error", err, serves || which == INIT ? 0 : EIO);
+	/* Or what is below the mount is seen already. */
+	if (!refused_at_once)
+		check(name, "the error", err, serves || which == INIT ? 0 : EIO);
 	shared->answered = 1;
 	if (which == ENDED_THREAD)
 		pthread_join(t, NULL);
@@ -374,11 +401,11 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 	}
 	if (which == INIT)
 		kill(shared->worker, SIGKILL);
-	else if (!err)
+	else if (!err && !refused_at_once)
 		kill(pid, SIGTERM);
-	waitpid(pid, &status, 0);
-	check(name, "the exit status", WIFEXITED(status) ? WEXITSTATUS(status) : -1, !serves);
-	check(name, "what the loop returned", (long)shared->loop, serves ? 0 : which == INIT ? EPROTO : ENOTSUP);
+	check(name, "the exit status", wait_for(pid), !serves);
+	check(name, "what the loop returned", (long)shared->loop,
+	      serves ? 0 : which == INIT || which == SPLICE ? EPROTO : ENOTSUP);
 	check(name, "a log line said why", shared->said != 0, !serves);
 	check(name, "destroy() was called", shared->destroyed, serves && !libfuse_loop);
 	if (failures == before)
@@ -390,7 +417,6 @@ static void run(enum misfit which, const char *name, const char *mountpoint)
 static void other_device(void)
 {
 	const struct fr_options o = { .struct_size = sizeof(o), .name = "misfit", .worker = worker, .log = quiet };
-	const struct fuse_custom_io io = { .read = other_read, .writev = other_writev };
 	char *argv[] = { (char *)"misfit", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
 	int before = failures, fds[2];
@@ -399,7 +425,7 @@ static void other_device(void)
 	shared->said = 0;
 	fuse_set_log_func(note);
 	session = fuse_session_new(&args, &ops, sizeof(ops), NULL);
-	if (!session || fr_new(&o, &fr) || pipe(fds) || fuse_session_custom_io(session, &io, fds[0]))
+	if (!session || fr_new(&o, &fr) || pipe(fds) || fuse_session_custom_io(session, &other_io, fds[0]))
 		abort();
 	check("other-device", "fr_fuse3_prepare()", fr_fuse3_prepare(fr, session, 0), -ENOTSUP);
 	check("other-device", "a log line said why", shared->said, 1);
@@ -421,18 +447,20 @@ int main(int argc, char **argv)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return 1;
-	for (enum misfit i = NODEID; i <= INIT; i++) {
+	for (enum misfit i = NODEID; i <= SPLICE; i++) {
 		for (where = HEAP; where < (i < NONE ? PLACES : STACK); where++) {
 			libfuse_loop = (i + where) % 2;
 			snprintf(name, sizeof(name), "%s-%s", misfits[i], i < NONE ? places[where] : "loop");
 			run(i, name, argv[1]);
 		}
 	}
-	for (enum misfit i = NONE; i <= INIT; i++) {
+	for (enum misfit i = NONE; i <= SPLICE; i++) {
 		libfuse_loop = !((i + HEAP) % 2);
 		snprintf(name, sizeof(name), "%s-other-loop", misfits[i]);
 		run(i, name, argv[1]);
 	}
+	libfuse_loop = false;
+	run(TRANSPORT, misfits[TRANSPORT], argv[1]);
 	libfuse_loop = true;
 	run(ENDED_THREAD, "answer-after-thread-ended", argv[1]);
 	other_device();
