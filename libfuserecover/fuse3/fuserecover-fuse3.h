@@ -24,12 +24,17 @@
  *   else the service ends.
  *
  * What can not be recovered: a file system whose nodeids or file handles (fuse_entry_param.ino,
- * fuse_file_info.fh) are addresses, which mean nothing in another process. The first replies that
- * carry one are looked at, and where it is one, the service ends with a line that says so. Give ids
+ * fuse_file_info.fh) are addresses, which mean nothing in another process. The first thousand of each kind
+ * are looked at, and where one is an address, the service ends with a line that says so. Give ids
  * of records (fr_record_id()). A descriptor's number as file handle is not refused, but is wrong as
  * well: a RELEASE that is done again closes what got the number since. Equally lost with their
  * process are poll handles and what fuse_lowlevel_notify_retrieve() waits for. CUSE, a transport by
- * fuse_session_custom_io() and requests by io_uring are refused.
+ * fuse_session_custom_io() that is not /dev/fuse, and requests by io_uring are refused; an init() that wants
+ * FUSE_CAP_SPLICE_READ, which is not offered, ends the service.
+ *
+ * On /dev/fuse, fr_fuse3_prepare() replaces without a word what fuse_session_custom_io() was given before.
+ * Called after it, that takes requests and replies past the slots: fr_fuse3_loop() refuses to serve then, the
+ * other loops can not tell, and nothing is recovered.
  *
  * Where the caller of a request got a signal, the handler that runs again is told again
  * (fuse_req_interrupted(), fuse_req_interrupt_func(), which may be called twice).
@@ -37,6 +42,9 @@
  * A handler may leave its request to another thread, which answers it by fuse_reply_*(): its slot
  * then waits, and reads nothing else. Have more threads than requests of that kind (blocking locks).
  * These other threads must not change tables, and are not told by fuse_reply_*() that nobody waits.
+ *
+ * fuse_session_loop_mt() and threads of one's own do not go together in one worker. A descriptor of another
+ * mount's /dev/fuse that is opened in options.worker has to be kept (fr_fd_keep()), or a successor closes it.
  *
  * There is one session in a process. Errors are negative errno values, and what is wrong goes to
  * fuse_log().
@@ -69,7 +77,7 @@ int fr_fuse3_prepare(struct fr *fr, struct fuse_session *se, unsigned clones);
  * copied on their way, and destroy() is called at the end. Serves until the service shall end, the file
  * system is unmounted, or fuse_session_exit() was called; then returns 0, which ends the service.
  * -EINVAL: another session than was prepared, or more threads than slots. -ENOTSUP: it can not be
- * recovered. -EPROTO: init() asked for something else than in the first worker. Since 0.2.
+ * recovered. -EPROTO: init() failed, or asked for something else than in the first worker. Since 0.2.
  */
 int fr_fuse3_loop(struct fr *fr, struct fuse_session *se, unsigned threads);
 
