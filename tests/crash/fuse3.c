@@ -146,27 +146,41 @@ static void start(char **program)
 
 static pid_t killed[2];
 
-/* Pages of a slot that are missing when a worker dies cost a request. As root, all are locked. */
-static void check_locked(void)
+/* In KiB. A dying process has no memory to tell of. */
+static unsigned long long locked_by(pid_t pid)
 {
-	const char *threads = getenv("FUSE3_SLOTS");	/* in use from the start */
-	uint64_t want = threads ? strtoull(threads, NULL, 0) : 1;
-	unsigned long long locked = ULLONG_MAX;	/* a dying one has no memory to tell of */
+	unsigned long long locked = ULLONG_MAX;
 	char line[128];
 	FILE *f;
 
-	if (CLAIM_NUMBER(atomic_load(&cp->worker)) < 2)
-		return;
-	want *= (cp->layout.request_size + cp->layout.reply_size) / 1024;
-	snprintf(line, sizeof(line), "/proc/%d/status", (int)worker());
+	snprintf(line, sizeof(line), "/proc/%d/status", (int)pid);
 	f = fopen(line, "r");
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "VmLck: %llu kB", &locked) == 1)
 			break;
 	if (f)
 		fclose(f);
-	if (locked < want)
-		failed("worker %d has locked %llu KiB, its slots have %llu", (int)worker(), locked, (unsigned long long)want);
+	return locked;
+}
+
+/* Pages of a slot that are missing when a worker dies cost a request. As root, all are locked, soon. */
+static void check_locked(void)
+{
+	const char *threads = getenv("FUSE3_SLOTS");	/* in use from the start */
+	uint64_t want = threads ? strtoull(threads, NULL, 0) : 1;
+	unsigned long long locked = 0;
+
+	if (CLAIM_NUMBER(atomic_load(&cp->worker)) < 2)
+		return;
+	want *= (cp->layout.request_size + cp->layout.reply_size) / 1024;
+	/* Its last thread may not have come so far. */
+	for (int i = 0; i < 100; i++) {
+		locked = locked_by(worker());
+		if (locked >= want)
+			return;
+		pause_us(10000);
+	}
+	failed("worker %d has locked %llu KiB, its slots have %llu", (int)worker(), locked, (unsigned long long)want);
 }
 
 /* One of the three has to live, so the next one dies when all are there again. */
