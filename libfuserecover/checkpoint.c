@@ -22,7 +22,6 @@
 #define SPAN_MOST	((size_t)1 << 40)
 #define SPAN_LEAST	((size_t)1 << 28)
 #define FDS_FIRST	(64u << 10)
-#define PROBE_SIZE	(64u << 10)	/* is not mapped by itself */
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -200,8 +199,7 @@ static int settle(struct fr *fr)
 	fr->bodies = bodies_offset(&fr->layout);
 	fr->shape = fr_slot_shape(&fr->layout);
 	fr->slots = calloc(fr->layout.slots, sizeof(*fr->slots));
-	fr->probe_size = PROBE_SIZE;
-	fr->probe = malloc(fr->probe_size);
+	fr->probe = malloc(PROBE_SIZE);
 	fr->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	fr->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!fr->slots || !fr->probe)

@@ -39,6 +39,7 @@
 #define STRIPES		64u		/* parts of an index that are locked by themselves */
 #define FIRST_BUCKETS	STRIPES
 #define DEATHS_MOST	256u
+#define PROBE_SIZE	(64u << 10)	/* is not mapped by itself */
 #define NIL		0u		/* no record */
 
 /* ---- the checkpoint ---- */
@@ -275,7 +276,6 @@ struct fr {
 	uint32_t nprograms;
 	bool after_upgrade;		/* one that failed: there was no worker, and none had died */
 	void *probe;			/* memory of malloc(3) from before there were threads, see prove() */
-	size_t probe_size;
 	uint32_t deaths;		/* as many have been noted below */
 	uint64_t death_times[DEATHS_MOST];
 };

@@ -57,15 +57,17 @@ static void prove(struct fr *fr)
 {
 	pthread_t threads[PROVERS];
 	unsigned n = 0;
-	void *shrunk;
+	void *probe;
 
 	allocate(NULL);
-	/* To shrink takes the lock of the arena that all began with, which other threads than this one use. */
-	if (fr->probe_size > PROBE_STEP) {
-		fr->probe_size -= PROBE_STEP;
-		shrunk = realloc(fr->probe, fr->probe_size);
-		fr->probe = shrunk ? shrunk : fr->probe;
-	}
+	/*
+	 * To shrink takes the lock of the arena that all began with, which other threads than this one use. The
+	 * rest lies behind it still: it grows in its place, for the next one to prove itself.
+	 */
+	probe = realloc(fr->probe, PROBE_SIZE - PROBE_STEP);
+	fr->probe = probe ? probe : fr->probe;
+	probe = realloc(fr->probe, PROBE_SIZE);
+	fr->probe = probe ? probe : fr->probe;
 	while (n < PROVERS && !pthread_create(&threads[n], NULL, allocate, NULL))
 		n++;
 	while (n)
