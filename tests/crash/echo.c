@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MEMORY		(64u << 10)
 #define HANGS_MS	60000	/* for what would never end */
 
 static struct echo *current;
@@ -182,13 +183,31 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+/* By the lock of the arena that all began with. */
+static void use_memory(struct echo *e)
+{
+	e->memory = realloc(e->memory, MEMORY / 2);
+	e->memory = realloc(e->memory, MEMORY);
+}
+
+static void *allocate(void *arg)
+{
+	while (!leave)
+		use_memory(arg);
+	return NULL;
+}
+
 static int worker(struct fr *fr, void *arg)
 {
 	struct echo *e = arg;
 	struct server servers[ECHO_THREADS];
+	pthread_t allocator;
 
 	e->fr = fr;
 	leave = 0;
+	use_memory(e);
+	if (e->state->allocating && pthread_create(&allocator, NULL, allocate, e))
+		return 1;
 	if (e->state->helped && !gone(e->state->helped))
 		e->state->lingered++;
 	e->state->helped = 0;
@@ -250,6 +269,7 @@ void echo_start(struct echo *e, const struct fr_options *options)
 	must(!fr_new(&e->options, &e->fr), "fr_new failed");
 	must(!fr_area_new(e->fr, "state", sizeof(*e->state), &area), "fr_area_new failed");
 	e->state = area;
+	e->memory = malloc(MEMORY);
 	e->serving = true;
 	e->first = fork();
 	must(e->first >= 0, "fork: %s", strerror(errno));

@@ -30,6 +30,7 @@ struct echo_state {
 	int32_t leaked[64];
 	uint32_t n_leaked;
 	pid_t helped;			/* a worker where somebody without a slot is at work */
+	bool allocating;		/* by each worker, all the time */
 	uint32_t lingered;		/* such a one was not gone when its successor began */
 	pthread_mutex_t lock;		/* made new by each worker */
 };
@@ -39,6 +40,7 @@ struct echo {
 	struct fr_options options;
 	struct echo_state *state;
 	int client, server;		/* ends of the socket */
+	void *memory;			/* of malloc(3) from before there were threads */
 	pid_t first;			/* who called fr_run() */
 	uint64_t unique;
 	uint64_t expected;		/* requests that were counted */

@@ -65,12 +65,20 @@ static void orders(void)
 	}
 }
 
-/* Keeper and standby at the same time, with nothing in between: the worker makes a keeper. */
-static void keeper_by_worker(void)
+static void next_worker(void)
 {
-	uint32_t before = e.state->resets;
+	kill_role('W');
+	echo_load(&e, 50);
+	echo_settled(&e);
+}
 
-	for (int i = 0; i < 20; i++) {
+/*
+ * Keeper and standby at the same time, with nothing in between: the worker makes a keeper, and all who come
+ * later are copies of that.
+ */
+static void keepers_by_worker(int n)
+{
+	for (int i = 0; i < n; i++) {
 		pid_t k = echo_keeper(&e), s = echo_standby(&e);
 
 		kill(k, SIGSTOP);
@@ -80,9 +88,25 @@ static void keeper_by_worker(void)
 			pause_us(500);
 		echo_load(&e, 50);
 		echo_settled(&e);
+		next_worker();
 	}
-	must(e.state->resets >= before + 20, "options.reset() was called %u times, not 20", e.state->resets - before);
+}
+
+static void keeper_by_worker(void)
+{
+	uint32_t before = e.state->resets;
+
+	keepers_by_worker(40);
+	must(e.state->resets >= before + 40, "options.reset() was called %u times, not 40", e.state->resets - before);
 	ok("keeper-by-worker");
+
+	/* However many there were: none keeps with a lock that is held by a thread that it does not have. */
+	e.state->allocating = true;
+	next_worker();
+	keepers_by_worker(6);
+	e.state->allocating = false;
+	next_worker();
+	ok("keeper-by-allocating-worker");
 }
 
 /* Threads without a slot, which have no lock that tells of their death. */
