@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "tests/unit/recover.h"
@@ -94,6 +95,17 @@ static struct item *find(uint64_t key)
 {
 	return fr_index_find(items, fr_key_hash(items, &key), &key);
 }
+
+/* Who has the memory can not take it away from those who use it. */
+START_TEST(sealed)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstat(fr->fd, &st), 0);
+	ck_assert_int_eq(ftruncate(fr->fd, st.st_size - 4096), -1);
+	ck_assert_int_eq(errno, EPERM);
+}
+END_TEST
 
 START_TEST(ids)
 {
@@ -636,8 +648,8 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		ids, retired, full, large_records, given_and_taken, model, growth, mending, damage_found, damaged_log, adoption,
-		adoption_refused, adoption_waits, NULL,
+		sealed, ids, retired, full, large_records, given_and_taken, model, growth, mending, damage_found, damaged_log,
+		adoption, adoption_refused, adoption_waits, NULL,
 	};
 
 	return unit_run("recover_tables", tests, setup, teardown);
