@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * operations [--only files|locks|NAME] [--sample N --seed SEED] MOUNTPOINT
+ * operations [--only files|data|locks|NAME] [--sample N --seed SEED] MOUNTPOINT
  * Each operation of a file system, once for each numbered step of the server that serves it, or for N of them:
  * there the server dies (killpoint.h). The caller must see what it would see otherwise, and so must who looks
  * afterwards. An upgrade is done by its name only, since the keeper may die of it. The server has to be
@@ -26,6 +26,7 @@
 struct mount_entry mounted;
 int fd = -1, fd2 = -1;
 char why[256];
+bool kept_writes;
 
 bool put(const char *name, const char *text)
 {
@@ -156,13 +157,11 @@ static int one_death(const struct operation *op, unsigned step, uint64_t *taken)
 	return *taken >= step;
 }
 
-/* Else the kernel keeps the locks of the mount, and asks nobody. */
-static bool asked_for_locks(void)
+static bool status_has(const char *text)
 {
 	char status[16384];
 
-	return !control_ask(&mounted, FE_CONTROL_STATUS, status, sizeof(status)) &&
-	       strstr(status, "\"locks\":\"source\"");
+	return !control_ask(&mounted, FE_CONTROL_STATUS, status, sizeof(status)) && strstr(status, text);
 }
 
 /*
@@ -211,16 +210,20 @@ static bool all_deaths(const struct operation *op, bool asks)
 
 static const struct operation *const tables[] = { name_operations, data_operations, lock_operations };
 
-static bool wanted(const struct operation *op, bool lock, const char *only)
+static bool wanted(const struct operation *op, const struct operation *table, const char *only)
 {
+	bool lock = table == lock_operations;
+
 	if (!only || !strcmp(only, "files"))
 		return !upgrades(op) && !(only && lock);
+	if (!strcmp(only, "data"))
+		return table == data_operations && !upgrades(op);
 	return !strcmp(only, op->name) || (lock && !strcmp(only, "locks"));
 }
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: operations [--only files|locks|NAME] [--sample N --seed SEED] MOUNTPOINT\n");
+	fprintf(stderr, "usage: operations [--only files|data|locks|NAME] [--sample N --seed SEED] MOUNTPOINT\n");
 	return 2;
 }
 
@@ -246,12 +249,14 @@ int main(int argc, char **argv)
 	}
 	if (mountinfo_lookup(mountpoint, &mounted) || chdir(mountpoint))
 		return usage();
-	locks = asked_for_locks();
+	/* Else the kernel keeps the locks of the mount, and asks nobody. */
+	locks = status_has("\"locks\":\"source\"");
+	kept_writes = status_has("the writeback option excludes it");
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
 		bool lock = tables[i] == lock_operations, asks = !lock || locks;
 
 		for (const struct operation *op = tables[i]; op->name; op++) {
-			if (!wanted(op, lock, only))
+			if (!wanted(op, tables[i], only))
 				continue;
 			any = true;
 			well &= sample ? some_deaths(op, asks, sample, &seed) : all_deaths(op, asks);

@@ -23,6 +23,7 @@
 extern struct mount_entry mounted;
 extern int fd, fd2;	/* closed after the operation */
 extern char why[256];
+extern bool kept_writes;	/* by the kernel, which asks for less: the option writeback */
 
 struct operation {
 	const char *name;

@@ -49,6 +49,49 @@ static bool do_read(void)
 	return true;
 }
 
+#define AHEAD	(128 << 10)
+
+static bool far(void)
+{
+	char page[4096];
+
+	MUST(opened_a());
+	for (off_t at = 0; at < AHEAD; at += 4096) {
+		memset(page, 'A' + (int)(at / 4096), sizeof(page));
+		MUST(pwrite(fd, page, sizeof(page), at) == sizeof(page));
+	}
+	MUST(!fsync(fd) && !posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) && !close(fd));
+	fd = -1;
+	return true;
+}
+
+/* The kernel asks for more than one request at a time. */
+static bool do_read_ahead(void)
+{
+	static char got[AHEAD];
+
+	fd = open("a", O_RDONLY | O_CLOEXEC);
+	MUST(fd >= 0);
+	MUST(pread(fd, got, AHEAD, 0) == AHEAD);
+	for (int at = 0; at < AHEAD; at++)
+		MUST(got[at] == 'A' + at / 4096);
+	return true;
+}
+
+static bool hole_in_a(void)
+{
+	return opened_a() && !ftruncate(fd, AHEAD) && pwrite(fd, "omega", 5, AHEAD) == 5;
+}
+
+/* Behind a hole; where the kernel keeps what is written, it asks nobody and knows no holes. */
+static bool do_seek(void)
+{
+	off_t at = lseek(fd, AHEAD / 2, SEEK_DATA);
+
+	MUST(at == (kept_writes ? AHEAD / 2 : AHEAD));
+	return true;
+}
+
 static bool do_truncate(void)
 {
 	MUST(!ftruncate(fd, 2));
@@ -92,6 +135,21 @@ static bool see_punched(void)
 
 	MUST(pread(fd, got, 5, 0) == 5 && !memcmp(got, "a\0\0ha", 5));
 	return true;
+}
+
+static bool zeroes;
+
+/* Not every source does it: the tmpfs does not. */
+static bool do_zero(void)
+{
+	zeroes = !fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 1, 2);
+	MUST(zeroes || errno == EOPNOTSUPP);
+	return true;
+}
+
+static bool see_zeroed(void)
+{
+	return zeroes ? see_punched() : see_a();
 }
 
 static bool opened_a_b(void)
@@ -197,8 +255,25 @@ static bool do_ioctl(void)
 {
 	int flags;
 
-	/* Not every source has them; what matters is that the answer comes. */
-	MUST(!ioctl(fd, FS_IOC_GETFLAGS, &flags) || errno == ENOTTY || errno == EOPNOTSUPP);
+	MUST(!ioctl(fd, FS_IOC_GETFLAGS, &flags));
+	return true;
+}
+
+static bool do_set_flags(void)
+{
+	int flags;
+
+	MUST(!ioctl(fd, FS_IOC_GETFLAGS, &flags));
+	flags |= FS_NODUMP_FL;
+	MUST(!ioctl(fd, FS_IOC_SETFLAGS, &flags));
+	return true;
+}
+
+static bool see_flags(void)
+{
+	int flags;
+
+	MUST(!ioctl(fd, FS_IOC_GETFLAGS, &flags) && flags & FS_NODUMP_FL);
 	return true;
 }
 
@@ -206,15 +281,19 @@ const struct operation data_operations[] = {
 	{ "open", file_a, do_open, see_a },
 	{ "open-truncate", file_a, do_open_trunc, see_empty },
 	{ "read", opened_a, do_read, see_a },
+	{ "read-ahead", far, do_read_ahead, nothing },
+	{ "seek", hole_in_a, do_seek, nothing },
 	{ "write", opened_a, do_write, see_written },
 	{ "append", appending_a, do_append, see_appended },
 	{ "mmap", opened_a, do_mmap, see_mapped },
 	{ "truncate", opened_a, do_truncate, see_truncated },
 	{ "fallocate", opened_a, do_fallocate, nothing },
 	{ "punch", opened_a, do_punch, see_punched },
+	{ "zero", opened_a, do_zero, see_zeroed },
 	{ "copy", opened_a_b, do_copy, see_copied },
 	{ "fsync", opened_a, do_fsync, see_a },
 	{ "ioctl", opened_a, do_ioctl, see_a },
+	{ "set-flags", opened_a, do_set_flags, see_flags },
 	{ "flock", opened_a, do_flock, see_a },
 	{ "lock", opened_a, do_lock, see_a },
 	{ "close", opened_a, do_close, see_a },
