@@ -332,7 +332,7 @@ umount_fe() {
 # Where keepers may have died, only the first of which is our child.
 umount_served() {
 	local mnt=$1 keeper
-	keeper=$(json_of "$mnt" "s['keeper_pid']")
+	keeper=$(status_json "$mnt" | grep -o '"keeper_pid":[0-9]*' | cut -d: -f2)
 	if [ "$keeper" = "${server_pid[$mnt]}" ]; then
 		umount_fe "$mnt"
 		return
