@@ -64,10 +64,11 @@ static void prove(struct fr *fr)
 	 * To shrink takes the lock of the arena that all began with, which other threads than this one use. The
 	 * rest lies behind it still: it grows in its place, for the next one to prove itself.
 	 */
-	probe = realloc(fr->probe, PROBE_SIZE - PROBE_STEP);
-	fr->probe = probe ? probe : fr->probe;
-	probe = realloc(fr->probe, PROBE_SIZE);
-	fr->probe = probe ? probe : fr->probe;
+	for (unsigned i = 0; i < 2; i++) {
+		probe = realloc(fr->probe, i ? PROBE_SIZE : PROBE_SIZE - PROBE_STEP);
+		if (probe)
+			fr->probe = probe;
+	}
 	while (n < PROVERS && !pthread_create(&threads[n], NULL, allocate, NULL))
 		n++;
 	while (n)
