@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
 static struct node *node_at(struct fe_host *h, const struct handle *hd, struct fe_node *out)
 {
@@ -45,14 +46,18 @@ static int32_t backing_open(struct fe_host *h, struct note *note, struct fe_node
 		return 0;
 	if (h->be->backing_begin)
 		h->be->backing_begin(h->priv);
-	note->backing_pending = 1;
+	note->backing_after = atomic_load(&h->shared->backing_last) + 1;
+	FR_STEP();
 	id = ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
 	err = errno;
 	if (h->be->backing_end)
 		h->be->backing_end(h->priv);
-	if (id > 0)
+	FR_STEP();
+	if (id > 0) {
+		backing_note(h, note, (uint32_t)id);
 		return id;
-	note->backing_pending = 0;
+	}
+	note->backing_after = 0;
 	if (err == ELOOP)
 		passthrough_off(h, "the source lies on a stacked file system (ELOOP)");
 	else if (err == EPERM)
@@ -157,12 +162,9 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 		fr_set(s, n->handles, n->handles + 1);
 		fr_set(s, n->writers, n->writers + hd->writes);
 		fr_set(s, n->nopen, n->nopen + !dir);
-		if (first) {
+		if (first)
 			fr_set(s, n->backing_id, backing);
-			if (backing > 0)
-				backing_note(h, s, (uint32_t)backing);
-		}
-		fr_set(s, note->backing_pending, 0);
+		fr_set(s, note->backing_opened, 0);
 		fr_set(s, note->open.owned, 0);
 		fr_set(s, note->granted, (uint32_t)((unsigned char *)(out + 1) - c->out));
 	}
@@ -173,7 +175,7 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 			extfuse_unhold(h->hook, node->nodeid);
 		if (first && backing > 0)
 			backing_close(h, (uint32_t)backing);
-		note->backing_pending = 0;
+		note->backing_opened = 0;
 		return -ENFILE;
 	}
 	if (backing > 0) {

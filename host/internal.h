@@ -85,15 +85,15 @@ struct note {
 	uint64_t progress;		/* of a FORGET: how many of it are done */
 	uint64_t parked;		/* token */
 	uint32_t granted;		/* bytes of the reply whose nodeid and fh the kernel was to get */
-	uint32_t backing_pending;	/* an id was opened and is not noted on its node yet */
+	uint32_t backing_after;		/* one is being opened, which will be higher than this; 0: none */
+	uint32_t backing_opened;	/* it is this one, and not noted on its node yet */
 	uint32_t backing_close;
-	uint32_t reserved;
 	struct note_record entry;
 	struct note_record open;
 	struct note_record over;	/* a node that ended */
 };
 
-#define BACKING_RING	512	/* more than twice the slots */
+#define BACKING_RING	16384	/* so many are opened at most while one thread does not come to note its own */
 
 /* Who reads and writes files: the server (0), the driver by FUSE_PASSTHROUGH, the module extfuse. */
 enum passes { PASSES_NOTHING = 0, PASSES_DRIVER = 1, PASSES_MODULE = 2 };
@@ -114,8 +114,8 @@ struct shared {
 	_Atomic uint32_t stops;		/* how often the end was asked for */
 	_Atomic uint32_t aborted;	/* the connection was ended by fusectl */
 	_Atomic uint32_t closings;	/* servers that began to close the backend */
-	_Atomic uint32_t backing_at;
-	uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted */
+	_Atomic uint32_t backing_last;	/* the highest id that was noted */
+	_Atomic uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted, by their lowest bits */
 	uint64_t asked;			/* hash of what the mount was asked for with */
 	uint32_t cache_count;		/* descriptors of the hook, 0: it does not run */
 	int cache_fds[EXTFUSE_FDS_MAX];
@@ -410,7 +410,7 @@ void backing_close(struct fe_host *h, uint32_t id);
 /* Before anything is served: gives back what requests had got when their process died. Returns how many
  * slots have to be looked at for an unfinished request. */
 unsigned recover(struct fe_host *h);
-void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id);
+void backing_note(struct fe_host *h, struct note *note, uint32_t id);
 
 /* mount.c */
 int mount_fuse(struct fe_host *h, uint32_t root_mode);

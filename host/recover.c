@@ -6,33 +6,33 @@
 
 #include "base/log.h"
 #include "host/internal.h"
+#include "libfuserecover/killpoint.h"
 
-void backing_note(struct fe_host *h, struct fr_slot *s, uint32_t id)
+void backing_note(struct fe_host *h, struct note *note, uint32_t id)
 {
-	uint32_t at = atomic_fetch_add(&h->shared->backing_at, 1) % BACKING_RING;
+	uint32_t last = atomic_load(&h->shared->backing_last);
 
-	fr_set(s, h->shared->backing_ids[at], id);
-}
-
-static bool backing_noted(const struct shared *shared, uint32_t id)
-{
-	for (unsigned i = 0; i < BACKING_RING; i++)
-		if (shared->backing_ids[i] == id)
-			return true;
-	return false;
+	note->backing_opened = id;
+	FR_STEP();
+	atomic_store(&h->shared->backing_ids[id % BACKING_RING], id);
+	while (last < id && !atomic_compare_exchange_weak(&h->shared->backing_last, &last, id))
+		;
+	FR_STEP();
+	note->backing_after = 0;
 }
 
 /*
- * A backing id that was opened and not noted can not be asked for. The kernel hands them out in
- * ascending order, so it is near the last one that was noted, and not among those.
+ * An id that was opened and not noted can not be asked for. The kernel hands them out in ascending order, so it is
+ * higher than those that were noted when it was opened, however long ago that was, and not among them; and each slot
+ * has one at most that is higher than all.
  */
-static void backing_sweep(struct fe_host *h)
+static void backing_sweep(struct fe_host *h, uint32_t after)
 {
-	uint32_t last = h->shared->backing_ids[(atomic_load(&h->shared->backing_at) - 1) % BACKING_RING];
-	uint32_t from = last > FR_SLOTS_MAX ? last - FR_SLOTS_MAX : 1;
+	uint32_t end = atomic_load(&h->shared->backing_last) + FR_SLOTS_MAX;
+	uint32_t least = end > BACKING_RING ? end - BACKING_RING : 0;
 
-	for (uint32_t id = from; id <= last + FR_SLOTS_MAX; id++)
-		if (!backing_noted(h->shared, id))
+	for (uint32_t id = after > least ? after : least; id++ < end;)
+		if (atomic_load(&h->shared->backing_ids[id % BACKING_RING]) != id)
 			backing_close(h, id);
 }
 
@@ -90,7 +90,7 @@ static void take_back(struct fe_host *h, struct fr_slot *s, unsigned index, size
 
 unsigned recover(struct fe_host *h)
 {
-	bool sweep = false;
+	uint32_t sweep_after = UINT32_MAX;
 	unsigned unfinished = 0;
 
 	if (h->be->resume)
@@ -106,7 +106,10 @@ unsigned recover(struct fe_host *h)
 		if (note->backing_close)
 			backing_close(h, note->backing_close);
 		note->backing_close = 0;
-		sweep |= note->backing_pending;
+		if (note->backing_opened)
+			backing_close(h, note->backing_opened);
+		else if (note->backing_after && note->backing_after - 1 < sweep_after)
+			sweep_after = note->backing_after - 1;
 		if (size) {
 			take_back(h, s, i, size);
 			unfinished = i + 1;
@@ -118,14 +121,14 @@ unsigned recover(struct fe_host *h)
 		}
 	}
 	fr_slot_blame(h->fr, NULL);
-	if (sweep)
-		backing_sweep(h);
-	for (unsigned i = 0; sweep && i < h->slots; i++) {
+	if (sweep_after < UINT32_MAX)
+		backing_sweep(h, sweep_after);
+	for (unsigned i = 0; i < h->slots; i++) {
 		struct fr_slot *s = fr_slot_peek(h->fr, i);
 		struct note *note = s ? fr_slot_note(s) : NULL;
 
 		if (note)
-			note->backing_pending = 0;
+			note->backing_after = note->backing_opened = 0;
 	}
 	parked_resume(h);
 	return unfinished;
