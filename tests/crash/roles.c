@@ -100,13 +100,22 @@ static void keeper_by_worker(void)
 	must(e.state->resets >= before + 40, "options.reset() was called %u times, not 40", e.state->resets - before);
 	ok("keeper-by-worker");
 
-	/* However many there were: none keeps with a lock that is held by a thread that it does not have. */
+}
+
+/* However many there were: none keeps with a lock that is held by a thread that it does not have. */
+static void keeper_by_allocating_worker(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	printf("SKIP roles/keeper-by-allocating-worker: not in CI: AddressSanitizer's realloc(3) moves a block, and a copy "
+	       "of the process that is made meanwhile has its old address\n");
+#else
 	e.state->allocating = true;
 	next_worker();
 	keepers_by_worker(6);
 	e.state->allocating = false;
 	next_worker();
 	ok("keeper-by-allocating-worker");
+#endif
 }
 
 /* Threads without a slot, which have no lock that tells of their death. */
@@ -149,6 +158,7 @@ static void life(unsigned kills)
 	echo_load(&e, 2000);
 	orders();
 	keeper_by_worker();
+	keeper_by_allocating_worker();
 	helpers();
 	at_random(kills);
 	fr_stats(e.fr, &stats);
