@@ -147,20 +147,21 @@ static void start(char **program)
 static pid_t killed[2];
 
 /* In KiB. A dying process has no memory to tell of. */
-static unsigned long long locked_by(pid_t pid)
+/* A number of what the kernel tells of a process; `otherwise` where it tells none. */
+static unsigned long long told_of(pid_t pid, const char *what, unsigned long long otherwise)
 {
-	unsigned long long locked = ULLONG_MAX;
+	const size_t len = strlen(what);
 	char line[128];
 	FILE *f;
 
 	snprintf(line, sizeof(line), "/proc/%d/status", (int)pid);
 	f = fopen(line, "r");
 	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmLck: %llu kB", &locked) == 1)
+		if (!strncmp(line, what, len) && sscanf(line + len, ": %llu", &otherwise) == 1)
 			break;
 	if (f)
 		fclose(f);
-	return locked;
+	return otherwise;
 }
 
 /* Pages of a slot that are missing when a worker dies cost a request. As root, all are locked, soon. */
@@ -175,7 +176,7 @@ static void check_locked(void)
 	want *= (cp->layout.request_size + cp->layout.reply_size) / 1024;
 	/* Its last thread may not have come so far. */
 	for (int i = 0; i < 100; i++) {
-		locked = locked_by(worker());
+		locked = told_of(worker(), "VmLck", ULLONG_MAX);
 		if (locked >= want)
 			return;
 		pause_us(10000);
@@ -374,22 +375,6 @@ static struct open_fds look_at_fds(void)
 	return found;
 }
 
-static unsigned threads_of(pid_t pid)
-{
-	char line[128];
-	unsigned n = 0;
-	FILE *f;
-
-	snprintf(line, sizeof(line), "/proc/%d/status", (int)pid);
-	f = fopen(line, "r");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Threads: %u", &n) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return n;
-}
-
 /*
  * The server keeps its connections, and nothing that libfuse has closed since. What libfuse itself has open is
  * no more than a clone for each thread: nothing is left of the dead.
@@ -401,7 +386,7 @@ static void open_is_needed(void)
 
 	/* A thread may be about to end. */
 	for (int i = 0; i < 100; i++) {
-		threads = threads_of(worker());
+		threads = (unsigned)told_of(worker(), "Threads", 0);
 		found = look_at_fds();
 		if (!found.not_open && found.not_kept <= threads)
 			return;
