@@ -38,6 +38,16 @@ class Held:
         os.unlink(self.path)
 
 
+class Failing(Held):
+    """All of this kind fail there."""
+    def __init__(self, control, kind):
+        self.path = f'{control}/{kind}'
+
+    def __enter__(self):
+        with open(self.path, 'w') as f:
+            f.write('5')
+
+
 def fresh(path):
     """A file of which all is here, and at the inner backend."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
@@ -137,10 +147,8 @@ def not_told(path, source, control, *_):
     os.fstat(fd)
     expect('before', b'-' * 6, read(6, THEIRS))
     changed_there(source, b'theirs')
-    with open(f'{control}/getattr', 'w') as f:
-        f.write('5')
-    lock(fd)
-    os.unlink(f'{control}/getattr')
+    with Failing(control, 'getattr'):
+        lock(fd)
     expect('under the lock', b'theirs', read(6, THEIRS))
     os.close(fd)
 
@@ -175,13 +183,11 @@ def unpunched(path, source, control, *_):
         f.write(bytes(4096))
     changed_there(source, b'theirs')
     write_all(fd, b'mine', THEIRS - 20000)
-    with open(f'{control}/write', 'w') as f:
-        f.write('5')
-    lock(fd)
-    expect('before what is dirty', bytes(4096), read(4096, zeros))
-    expect('what is dirty', b'mine', read(4, THEIRS - 20000))
-    expect('behind it', b'theirs', read(6, THEIRS))
-    os.unlink(f'{control}/write')
+    with Failing(control, 'write'):
+        lock(fd)
+        expect('before what is dirty', bytes(4096), read(4096, zeros))
+        expect('what is dirty', b'mine', read(4, THEIRS - 20000))
+        expect('behind it', b'theirs', read(6, THEIRS))
     os.close(fd)
 
 
@@ -190,10 +196,8 @@ def refused_back(path, source, control, *_):
     fd, _ = fresh(path)
     lock(fd)
     write_all(fd, b'mine', MINE)
-    with open(f'{control}/write', 'w') as f:
-        f.write('5')
-    fcntl.lockf(fd, fcntl.LOCK_UN, 100, THEIRS)
-    os.unlink(f'{control}/write')
+    with Failing(control, 'write'):
+        fcntl.lockf(fd, fcntl.LOCK_UN, 100, THEIRS)
     os.close(fd)
     expect('later', b'mine', content(source)[:4])
 
