@@ -67,10 +67,13 @@ static int32_t backing_open(struct fe_host *h, struct note *note, struct fe_node
 	return 0;
 }
 
-void backing_close(struct fe_host *h, uint32_t id)
+bool backing_close(struct fe_host *h, uint32_t id)
 {
-	if (ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_CLOSE, &id) && errno != ENOENT)
+	bool closed = !ioctl(h->shared->fd, FUSE_DEV_IOC_BACKING_CLOSE, &id);
+
+	if (!closed && errno != ENOENT)
 		fe_log(LOG_ERR, "closing backing id %u: %s", id, strerror(errno));
+	return closed;
 }
 
 static void backing_mode(struct fr_slot *s, struct node *n, int32_t mode)

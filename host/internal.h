@@ -85,7 +85,7 @@ struct note {
 	uint64_t progress;		/* of a FORGET: how many of it are done */
 	uint64_t parked;		/* token */
 	uint32_t granted;		/* bytes of the reply whose nodeid and fh the kernel was to get */
-	uint32_t backing_after;		/* one is being opened, which will be higher than this; 0: none */
+	uint32_t backing_after;		/* one is being opened, which will be this one or a later one; 0: none */
 	uint32_t backing_opened;	/* it is this one, and not noted on its node yet */
 	uint32_t backing_close;
 	struct note_record entry;
@@ -114,7 +114,7 @@ struct shared {
 	_Atomic uint32_t stops;		/* how often the end was asked for */
 	_Atomic uint32_t aborted;	/* the connection was ended by fusectl */
 	_Atomic uint32_t closings;	/* servers that began to close the backend */
-	_Atomic uint32_t backing_last;	/* the highest id that was noted */
+	_Atomic uint32_t backing_last;	/* the last id that was noted */
 	_Atomic uint32_t backing_ids[BACKING_RING];	/* the last ones that were noted, by their lowest bits */
 	uint64_t asked;			/* hash of what the mount was asked for with */
 	uint32_t cache_count;		/* descriptors of the hook, 0: it does not run */
@@ -404,7 +404,8 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 		   const struct fe_release *how);
 /* At the end of service: gives back what is still open. */
 void handles_fini(struct fe_host *h);
-void backing_close(struct fe_host *h, uint32_t id);
+/* False where there was none. */
+bool backing_close(struct fe_host *h, uint32_t id);
 
 /* recover.c */
 /* Before anything is served: gives back what requests had got when their process died. Returns how many

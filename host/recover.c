@@ -8,32 +8,59 @@
 #include "host/internal.h"
 #include "libfuserecover/killpoint.h"
 
+#define NO_ID UINT32_MAX
+
+/* Ids go from 1 to INT32_MAX, and then from 1 again. */
+static uint32_t distance(uint32_t from, uint32_t to)
+{
+	return (to - from) & INT32_MAX;
+}
+
+static bool is_later(uint32_t id, uint32_t than)
+{
+	return id != than && distance(than, id) <= INT32_MAX / 2;
+}
+
+static void raise_to(_Atomic uint32_t *last, uint32_t id)
+{
+	uint32_t old = atomic_load(last);
+
+	while (is_later(id, old) && !atomic_compare_exchange_weak(last, &old, id))
+		;
+}
+
 void backing_note(struct fe_host *h, struct note *note, uint32_t id)
 {
-	uint32_t last = atomic_load(&h->shared->backing_last);
-
 	note->backing_opened = id;
 	FR_STEP();
-	atomic_store(&h->shared->backing_ids[id % BACKING_RING], id);
-	while (last < id && !atomic_compare_exchange_weak(&h->shared->backing_last, &last, id))
-		;
+	raise_to(&h->shared->backing_ids[id % BACKING_RING], id);
+	raise_to(&h->shared->backing_last, id);
 	FR_STEP();
 	note->backing_after = 0;
 }
 
+/* One that the dead had: so far they had come. */
+static void close_theirs(struct fe_host *h, uint32_t id)
+{
+	if (backing_close(h, id))
+		raise_to(&h->shared->backing_last, id);
+}
+
 /*
  * An id that was opened and not noted can not be asked for. The kernel hands them out in ascending order, so it is
- * higher than those that were noted when it was opened, however long ago that was, and not among them; and each slot
- * has one at most that is higher than all.
+ * later than those that were noted when it was opened, however long ago that was, and not among them; and each slot
+ * has one at most that is later than all.
  */
 static void backing_sweep(struct fe_host *h, uint32_t after)
 {
-	uint32_t end = atomic_load(&h->shared->backing_last) + FR_SLOTS_MAX;
-	uint32_t least = end > BACKING_RING ? end - BACKING_RING : 0;
+	uint32_t end = atomic_load(&h->shared->backing_last) + FR_SLOTS_MAX, n = distance(after, end);
 
-	for (uint32_t id = after > least ? after : least; id++ < end;)
-		if (atomic_load(&h->shared->backing_ids[id % BACKING_RING]) != id)
-			backing_close(h, id);
+	for (n = n < BACKING_RING ? n : BACKING_RING; n--;) {
+		uint32_t id = (end - n) & INT32_MAX;
+
+		if (id && atomic_load(&h->shared->backing_ids[id % BACKING_RING]) != id)
+			close_theirs(h, id);
+	}
 }
 
 /* A handle's record that no handle has. */
@@ -90,7 +117,7 @@ static void take_back(struct fe_host *h, struct fr_slot *s, unsigned index, size
 
 unsigned recover(struct fe_host *h)
 {
-	uint32_t sweep_after = UINT32_MAX;
+	uint32_t sweep_after = NO_ID;
 	unsigned unfinished = 0;
 
 	if (h->be->resume)
@@ -107,8 +134,8 @@ unsigned recover(struct fe_host *h)
 			backing_close(h, note->backing_close);
 		note->backing_close = 0;
 		if (note->backing_opened)
-			backing_close(h, note->backing_opened);
-		else if (note->backing_after && note->backing_after - 1 < sweep_after)
+			close_theirs(h, note->backing_opened);
+		else if (note->backing_after && (sweep_after == NO_ID || is_later(sweep_after, note->backing_after - 1)))
 			sweep_after = note->backing_after - 1;
 		if (size) {
 			take_back(h, s, i, size);
@@ -121,7 +148,7 @@ unsigned recover(struct fe_host *h)
 		}
 	}
 	fr_slot_blame(h->fr, NULL);
-	if (sweep_after < UINT32_MAX)
+	if (sweep_after != NO_ID)
 		backing_sweep(h, sweep_after);
 	for (unsigned i = 0; i < h->slots; i++) {
 		struct fr_slot *s = fr_slot_peek(h->fr, i);

@@ -16,7 +16,7 @@
 #define MAX_HANDLES	(1u << 24)
 #define MAX_PARKED	(1u << 16)
 #define WORKERS		16	/* at most, unless asked */
-#define CHECKPOINT_LAYOUT 8	/* raise it with each change of a record or of struct shared */
+#define CHECKPOINT_LAYOUT 9	/* raise it with each change of a record or of struct shared */
 #define CLOSE_TRIES	3	/* servers that die of the end, until there is none */
 #define WATCH_MS	2	/* how often the monitor looks while requests run */
 #define WATCH_IDLE	100	/* so many looks without a request: it sleeps until the next one */
