@@ -90,8 +90,11 @@ static int send_all(struct spill *sp, struct file *f, struct fe_node *node, stru
 		err = send_piece(sp, f, &req, node, handle, buf, a, b);
 		pthread_mutex_lock(&f->lock);
 		f->sent_start = f->sent_end = 0;
-		if (!err && !f->sent_again)
+		if (!err && !f->sent_again) {
 			ranges_remove(&f->dirty, a, b, false);
+			/* Attributes that were asked for before are of a file without it. */
+			f->changes++;
+		}
 		at = b;
 	}
 	return err;
