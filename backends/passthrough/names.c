@@ -59,12 +59,16 @@ static struct fe_request with_group(struct passthrough *pt, const struct fe_requ
 	return out;
 }
 
-/* What its file system rounds time stamps down to, at most: some keep no parts of a second, FAT two seconds. */
+/* What its file system rounds time stamps down to, at most: a power of ten, by its looks; FAT two seconds. */
 static uint64_t grain_of(const struct statx_timestamp *t)
 {
+	uint64_t grain = 1;
+
 	if (!t->tv_nsec)
 		return UINT64_C(2) * NS_PER_S;
-	return t->tv_nsec % (NS_PER_S / 100) ? 1 : NS_PER_S / 100;
+	while (!(t->tv_nsec % (grain * 10)))
+		grain *= 10;
+	return grain;
 }
 
 /*
