@@ -300,7 +300,7 @@ static bool start_standby(struct keeper *k)
 		fr_log(fr, LOG_ERR, "no standby: %s", pid == -ENOSYS ? "the kernel lacks CONFIG_CHECKPOINT_RESTORE, or "
 		       "clone3() is forbidden here" : strerror(-pid));
 		/* It will not come about: who asks would wait for ever. */
-		if (pid == -ENOSYS && !CLAIM_PID(atomic_load(&fr->cp->worker)))
+		if (pid == -ENOSYS && !CLAIM_PID(atomic_load(&fr->cp->worker)) && !fr->old_standby)
 			atomic_store(&fr->cp->given_up, ENOSYS);
 	}
 	k->fork_failed = pid < 0;

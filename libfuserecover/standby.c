@@ -98,10 +98,16 @@ static void wait_for_threads(struct fr *fr)
 /* Threads of it that serve are dead, so it was killed; the main one, which ends it, is not. */
 static void look_for_half_dead(struct fr *fr)
 {
-	bool dead = false;
+	bool dead = false, others = false;
 
-	for (uint32_t i = 0; i < fr->layout.slots && !dead; i++)
-		dead = fr_owner(&fr->cp_slots[i].alive) == OWNER_DEAD;
+	for (uint32_t i = 0; i < fr->layout.slots; i++) {
+		pthread_mutex_t *alive = &fr->cp_slots[i].alive;
+
+		dead |= fr_owner(alive) == OWNER_DEAD;
+		others |= fr_owner(alive) == OWNER_ALIVE && fr_owner_tid(alive) != CLAIM_PID(fr->worker_claim);
+	}
+	/* A thread may have ended with its slot, and the others go on. */
+	dead &= !others;
 	if (!dead || !fr->half_dead_since) {
 		fr->half_dead_since = dead ? fr_now_ns() : 0;
 	} else if (fr->half_dead_since < fr_now_ns() - TELL_NS) {

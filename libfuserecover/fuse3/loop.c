@@ -74,7 +74,7 @@ PUBLIC int fr_fuse3_prepare(struct fr *fr, struct fuse_session *se, unsigned clo
 			 "neither CUSE nor a transport of one's own can be recovered\n");
 		return -ENOTSUP;
 	}
-	err = fr_area_new(fr, "libfuse session", sizeof(*rig->saved), &area);
+	err = fr_area_new(fr, "libfuse session 2", sizeof(*rig->saved), &area);
 	if (err)
 		return err;
 	rig->saved = area;
