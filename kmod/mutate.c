@@ -50,8 +50,14 @@ void extfuse_word_bump(struct extfuse_context *ctx, u32 index)
 
 /* ---- which ---- */
 
+/* Once each: a word that is busy twice has a second request, to the daemon. */
 static void touch(struct extfuse_touched *t, u32 index)
 {
+	u32 i;
+
+	for (i = 0; i < t->n; i++)
+		if (t->index[i] == index)
+			return;
 	t->index[t->n++] = index;
 }
 
