@@ -76,6 +76,27 @@ struct extfuse_backing {
 
 #define EXTFUSE_BACKING_MAX	65536
 
+/*
+ * A file that the daemon has open for all who open it for reading: OPEN of the node is answered with this handle,
+ * to whoever the driver lets open it, and so is RELEASE of that; no handler is asked. `fd` is the file whose data
+ * it is, open_flags and backing_id are those of struct fuse_open_out. No open that the daemon answered may have the
+ * handle. What was put about the node is answered only as long as the file's time of access stays, so reads
+ * need not be seen. A file without any name is opened by the daemon.
+ * fd -1 ends it: returns how often it is open still. If not 0, the last RELEASE goes to the daemon, and so may
+ * this be asked again; if 0, or ENOENT, nobody has the handle any more.
+ * EEXIST: the node has one, or the handle; ENOSPC: EXTFUSE_STANDING_MAX are registered; ELOOP, EINVAL: as above.
+ */
+struct extfuse_standing {
+	__u64 nodeid;
+	__u64 fh;
+	__s32 fd;
+	__u32 open_flags;
+	__s32 backing_id;
+	__u32 flags;		/* 0 */
+};
+
+#define EXTFUSE_STANDING_MAX	8192
+
 struct extfuse_opcode_stats {
 	__u64 hits;		/* answered by the handler */
 	__u64 passthru;		/* by the backing file */
@@ -96,5 +117,6 @@ struct extfuse_stats {
 #define EXTFUSE_IOC_PROGRAM	_IOW('E', 0x82, struct extfuse_program)
 #define EXTFUSE_IOC_BACKING	_IOW('E', 0x83, struct extfuse_backing)
 #define EXTFUSE_IOC_STATS	_IOR('E', 0x84, struct extfuse_stats)
+#define EXTFUSE_IOC_STANDING	_IOW('E', 0x85, struct extfuse_standing)
 
 #endif

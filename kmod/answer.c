@@ -173,7 +173,7 @@ static bool holds(const struct extfuse_context *ctx, u32 index, u64 stamp, u64 o
 }
 
 /* `op` and `nodeid` are those of the request that was shown. */
-static bool is_true(const struct extfuse_context *ctx, const struct extfuse_request *req, u32 op,
+static bool is_true(struct extfuse_context *ctx, const struct extfuse_request *req, u32 op,
 	u64 nodeid, u32 own, u64 now)
 {
 	u32 n = req->ndeps, i, index;
@@ -195,6 +195,10 @@ static bool is_true(const struct extfuse_context *ctx, const struct extfuse_requ
 		else if (dep->kind == EXTFUSE_DEP_DIR)
 			index = extfuse_word_dir(ctx->seed, ctx->word_bits, nodeid);
 		else
+			return false;
+		/* First: it may find that it holds no longer. */
+		if (dep->kind == EXTFUSE_DEP_NODE && READ_ONCE(ctx->standing_count) &&
+		    extfuse_was_read(ctx, dep->nodeid))
 			return false;
 		if (!holds(ctx, index, dep->stamp, dep->own))
 			return false;
@@ -334,11 +338,6 @@ static enum extfuse_result check_passthru(struct extfuse_context *ctx,
 	return EXTFUSE_PASSTHRU;
 }
 
-static bool alive(const struct fuse_conn *fc)
-{
-	return EXTFUSE_CONNECTED(fc) && EXTFUSE_INITIALIZED(fc) && !EXTFUSE_CONN_ERROR(fc);
-}
-
 /*
  * What a request with this one argument would be answered, without the request: nothing is granted or
  * handed over for it. NULL: the daemon would be asked. With preemption disabled; it stays until that is
@@ -357,7 +356,7 @@ const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32
 	args = (struct fuse_args){ .opcode = op, .nodeid = nodeid, .in_numargs = 1, .out_numargs = 1,
 		.in_args[0] = *in, .out_args[0].size = out_size };
 	s = this_cpu_ptr(shown);
-	if (!alive(ctx->fc) || !show(s, ctx, &args, &shapes[op], 0))
+	if (!extfuse_alive(ctx->fc) || !show(s, ctx, &args, &shapes[op], 0))
 		return NULL;
 	now = s->req.now;
 	if (run(prog, &s->req) != EXTFUSE_RETURN || !acceptable(&s->req, &args) ||
@@ -394,7 +393,7 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	u64 now;
 
-	if (!prog || (args->force && !shape->forced) || !alive(ctx->fc) || !show(s, ctx, args, shape, flags))
+	if (!prog || (args->force && !shape->forced) || !extfuse_alive(ctx->fc) || !show(s, ctx, args, shape, flags))
 		return answered;
 	/* Programs may write anywhere in the request, so nothing of what they were shown is used again. */
 	now = req->now;

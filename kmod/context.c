@@ -108,6 +108,8 @@ static struct extfuse_context *new_context(const struct extfuse_attach *arg)
 	refcount_set(&ctx->refs, 1);
 	spin_lock_init(&ctx->backing_lock);
 	hash_init(ctx->backing);
+	spin_lock_init(&ctx->standing_lock);
+	hash_init(ctx->standing);
 	ctx->stats = alloc_percpu(struct extfuse_stats);
 	if (!ctx->stats || make_area(ctx, arg)) {
 		free_context(ctx);
@@ -193,6 +195,7 @@ void extfuse_detach(struct extfuse_context *ctx)
 	synchronize_rcu();
 	extfuse_drop_programs(ctx);
 	extfuse_drop_backing(ctx);
+	extfuse_drop_standing(ctx);
 	extfuse_put(ctx);
 }
 

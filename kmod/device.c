@@ -80,6 +80,13 @@ static long backing(struct extfuse_context *ctx, void __user *from)
 	return copy_from_user(&arg, from, sizeof(arg)) ? -EFAULT : extfuse_set_backing(ctx, &arg);
 }
 
+static long standing(struct extfuse_context *ctx, void __user *from)
+{
+	struct extfuse_standing arg;
+
+	return copy_from_user(&arg, from, sizeof(arg)) ? -EFAULT : extfuse_set_standing(ctx, &arg);
+}
+
 static long stats(struct extfuse_context *ctx, void __user *to)
 {
 	struct extfuse_stats *sum = kmalloc(sizeof(*sum), GFP_KERNEL);
@@ -109,6 +116,8 @@ static long device_ioctl(struct file *file, unsigned int command, unsigned long 
 		return ctx ? program(ctx, user) : -ENOTCONN;
 	case EXTFUSE_IOC_BACKING:
 		return ctx ? backing(ctx, user) : -ENOTCONN;
+	case EXTFUSE_IOC_STANDING:
+		return ctx ? standing(ctx, user) : -ENOTCONN;
 	case EXTFUSE_IOC_STATS:
 		return ctx ? stats(ctx, user) : -ENOTCONN;
 	default:

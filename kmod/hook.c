@@ -233,6 +233,20 @@ static noinline struct extfuse_verdict sync_name(void *a, void *b, void *c, unsi
 	return go_on;
 }
 
+static __always_inline bool may_stand(const struct extfuse_context *ctx, u32 op)
+{
+	return (op == FUSE_OPEN || op == FUSE_RELEASE) && READ_ONCE(ctx->standing_count);
+}
+
+/* With preemption disabled. Of a handle that stands; false: it goes on as any other. */
+static noinline bool stands(struct extfuse_context *ctx, const struct fuse_args *args)
+{
+	if (!extfuse_standing(ctx, args))
+		return false;
+	extfuse_count(ctx, args->opcode, hits);
+	return true;
+}
+
 /*
  * Each request comes here, those of mounts that have no context, too: so little is done here, and what takes more
  * registers is apart.
@@ -248,6 +262,10 @@ struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned lo
 	ctx = extfuse_find(FM_OF(a, b)->fc);
 	if (!ctx)
 		goto no;
+	if (unlikely(may_stand(ctx, op)) && stands(ctx, args)) {
+		preempt_enable();
+		return (struct extfuse_verdict){ 1, 0 };
+	}
 	if (has_program(ctx, op)) {
 		if (op != FUSE_LOOKUP)
 			own = to_ask(ctx, args, op);
@@ -290,9 +308,13 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 		preempt_enable();
 		return go_on;
 	}
-	own = has_program(ctx, args->opcode) ? to_ask(ctx, args, args->opcode) : 0;
-	if (own)
-		answered = extfuse_answer(ctx, args, own);
+	if (may_stand(ctx, args->opcode) && stands(ctx, args)) {
+		answered.what = EXTFUSE_RETURN;
+	} else {
+		own = has_program(ctx, args->opcode) ? to_ask(ctx, args, args->opcode) : 0;
+		if (own)
+			answered = extfuse_answer(ctx, args, own);
+	}
 	if (answered.what == EXTFUSE_RETURN) {
 		preempt_enable();
 		if (args->end)

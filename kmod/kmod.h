@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The parts of the module. hook.c is entered by the driver's requests and asks the others: answer.c
- * (can a handler answer it?), mutate.c (what does it change?), passthru.c (I/O on the backing file).
+ * (can a handler answer it?), mutate.c (what does it change?), passthru.c (I/O on the backing file),
+ * standing.c (files that are open for all who read them).
  * walk.c is entered before there is a request, for names and attributes that the driver has.
  * context.c has what belongs to one connection, device.c how the daemon reaches it.
  */
@@ -56,6 +57,9 @@ struct extfuse_context {
 	spinlock_t backing_lock;
 	u32 backing_count;
 	DECLARE_HASHTABLE(backing, 10);
+	spinlock_t standing_lock;
+	u32 standing_count;
+	DECLARE_HASHTABLE(standing, 9);
 };
 
 #define extfuse_count(ctx, op, what) \
@@ -142,6 +146,11 @@ static __always_inline u32 extfuse_name_word(const struct extfuse_context *ctx, 
 }
 
 /* ---- answer.c ---- */
+
+static inline bool extfuse_alive(const struct fuse_conn *fc)
+{
+	return EXTFUSE_CONNECTED(fc) && EXTFUSE_INITIALIZED(fc) && !EXTFUSE_CONN_ERROR(fc);
+}
 
 static __always_inline u32 extfuse_args_name_word(const struct extfuse_context *ctx,
 	const struct fuse_args *args)
@@ -233,11 +242,22 @@ void extfuse_end(struct extfuse_context *ctx, const struct fuse_args *args,
 
 int extfuse_set_backing(struct extfuse_context *ctx, const struct extfuse_backing *arg);
 void extfuse_drop_backing(struct extfuse_context *ctx);
+/* 0, or why a file is none that data of a node may come from. */
+int extfuse_fit_for_backing(const struct file *file);
 struct extfuse_backing_file *extfuse_get_backing(struct extfuse_context *ctx, u64 nodeid);
 void extfuse_put_backing(struct extfuse_backing_file *backing);
 /* A count, or a negative errno. */
 ssize_t extfuse_read_backing(struct extfuse_backing_file *backing, struct fuse_args *args);
 ssize_t extfuse_write_backing(struct extfuse_backing_file *backing, struct fuse_args *args);
+
+/* ---- standing.c ---- */
+
+int extfuse_set_standing(struct extfuse_context *ctx, const struct extfuse_standing *arg);
+void extfuse_drop_standing(struct extfuse_context *ctx);
+/* Whether this OPEN or RELEASE is answered; with preemption disabled, as the next one. */
+bool extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args);
+/* Whether the node's time of access has moved: what was put before is too old then, from now on. */
+bool extfuse_was_read(struct extfuse_context *ctx, u64 nodeid);
 
 /* ---- hook.c, device.c ---- */
 

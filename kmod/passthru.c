@@ -60,7 +60,7 @@ static const struct cred *nobody(void)
 	return cred;
 }
 
-static int fit_for_backing(const struct file *file)
+int extfuse_fit_for_backing(const struct file *file)
 {
 	const struct super_block *sb = file_inode(file)->i_sb;
 
@@ -85,7 +85,7 @@ static struct extfuse_backing_file *new_backing(u64 nodeid, int fd)
 	b->file = fget(fd);
 	if (!b->file)
 		goto free;
-	err = fit_for_backing(b->file);
+	err = extfuse_fit_for_backing(b->file);
 	if (err)
 		goto put;
 	b->cred = nobody();

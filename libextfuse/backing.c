@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Files that the kernel reads and writes without asking. */
 #include <linux/capability.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +19,35 @@ API int extfuse_backing(struct extfuse *x, uint64_t nodeid, int fd)
 	if (native(x))
 		return -ENOTSUP;
 	return ioctl(x->device, EXTFUSE_IOC_BACKING, &b) ? -errno : 0;
+}
+
+API int extfuse_standing(struct extfuse *x, uint64_t nodeid, int fd, const struct fuse_open_out *out)
+{
+	struct extfuse_standing s = { .nodeid = nodeid, .fh = out->fh, .fd = fd, .open_flags = out->open_flags };
+
+	if (!x->attached)
+		return -ENOTCONN;
+	if (native(x))
+		return -ENOTSUP;
+	if (!nodeid || fd < 0)
+		return -EINVAL;
+	memcpy(&s.backing_id, (const char *)out + FE_OPEN_OUT_BACKING_ID, sizeof(s.backing_id));
+	if (!ioctl(x->device, EXTFUSE_IOC_STANDING, &s))
+		return 0;
+	return errno == ENOTTY ? -ENOTSUP : -errno;
+}
+
+API int extfuse_standing_end(struct extfuse *x, uint64_t nodeid, uint64_t fh)
+{
+	struct extfuse_standing s = { .nodeid = nodeid, .fh = fh, .fd = -1 };
+	int opens;
+
+	if (!x->attached)
+		return -ENOTCONN;
+	if (native(x))
+		return -ENOTSUP;
+	opens = ioctl(x->device, EXTFUSE_IOC_STANDING, &s);
+	return opens < 0 ? -errno : opens;
 }
 
 static int caps_call(long call, struct __user_cap_data_struct *data)

@@ -294,6 +294,24 @@ int extfuse_backing_open(struct extfuse *x, int fd);
 int extfuse_backing_close(struct extfuse *x, int backing_id);
 
 /*
+ * The hook: from now on OPEN of the node for reading is answered with `out`, to everybody whom the kernel lets,
+ * and RELEASE of out->fh, too; the module counts them. Other than what extfuse_put_open() says it does not end
+ * by itself, and what is known of the node is answered all the while: reads are seen by the time of access of
+ * `fd`, which is the file that is read, and stays the caller's. out->fh is one that no open has which the daemon
+ * answered. What the daemon grants itself must agree with it on FOPEN_PASSTHROUGH. To be called when
+ * permissions are checked by the kernel, and where FLUSH has nothing to do (FOPEN_NOFLUSH). -EEXIST: the node
+ * has one; -ENOTSUP: the module is older; -ELOOP, -EINVAL: not a regular file of an ordinary file system;
+ * -ENOSPC. Since 0.3.
+ */
+int extfuse_standing(struct extfuse *x, uint64_t nodeid, int fd, const struct fuse_open_out *out);
+
+/*
+ * Ends that. Above 0: the handle is open so often, and the last RELEASE will come to the daemon, with which it may
+ * give back what the handle has. 0 or -ENOENT: nobody has it open. Can be asked again. Since 0.3.
+ */
+int extfuse_standing_end(struct extfuse *x, uint64_t nodeid, uint64_t fh);
+
+/*
  * Writes that make no request: from before the reply to an OPEN for writing with FOPEN_PASSTHROUGH,
  * until its RELEASE, nothing is answered about the node. A process that takes over begins with
  * extfuse_hold_reset(), and holds what is open. Since 0.3.

@@ -54,7 +54,8 @@ static void serve_open(const struct fuse_in_header *h)
 {
 	struct fuse_open_out out = { .open_flags = FOPEN_KEEP_CACHE };
 
-	extfuse_put_open(x, extfuse_stamp(x), h->nodeid, &out, O_RDONLY, EXTFUSE_NO_RELEASE | EXTFUSE_NO_FLUSH);
+	if (h->nodeid != by_name("s")->nodeid)
+		extfuse_put_open(x, extfuse_stamp(x), h->nodeid, &out, O_RDONLY, EXTFUSE_NO_RELEASE | EXTFUSE_NO_FLUSH);
 	reply(h->unique, 0, &out, sizeof(out));
 }
 
@@ -167,16 +168,21 @@ static unsigned opens(void)
 }
 
 /* RELEASE has no answer that somebody waits for. */
+static unsigned asked_to_close(int fd)
+{
+	unsigned before = opens();
+
+	close(fd);
+	usleep(50000);
+	return opens() - before;
+}
+
 static unsigned open_and_close(int flags)
 {
 	unsigned before = opens();
 	int fd = open("o", flags);
 
-	if (fd < 0)
-		return 99;
-	close(fd);
-	usleep(50000);
-	return opens() - before;
+	return fd < 0 ? 99 : opens() - before + asked_to_close(fd);
 }
 
 static void handles(void)
@@ -191,6 +197,63 @@ static void handles(void)
 	extfuse_invalidate_node(x, by_name("o")->nodeid, 0);
 	n = open_and_close(O_RDONLY);
 	expect(n >= 1 && n < 99, "open-invalidated", "open and close asked %u times", n);
+}
+
+/* A handle of the server's that all use. */
+static void standing(void)
+{
+	struct fuse_open_out out = { .fh = 99, .open_flags = FOPEN_NOFLUSH };
+	const struct timespec times[2] = { { .tv_sec = 1 }, { .tv_nsec = UTIME_OMIT } };
+	int file = open("/tmp/standing", O_RDWR | O_CREAT, 0600), one, two, err;
+	unsigned before, n;
+	struct stat st;
+	uint64_t id;
+
+	stat("s", &st);
+	id = by_name("s")->nodeid;
+	err = extfuse_standing(x, id, file, &out);
+	expect(!err, "standing", "%d", err);
+	err = extfuse_standing(x, id, file, &out);
+	expect(err == -EEXIST, "standing-once", "%d", err);
+	before = opens();
+	one = open("s", O_RDONLY);
+	two = open("s", O_RDONLY);
+	n = asked_to_close(open("s", O_RDONLY));
+	expect(one >= 0 && two >= 0 && !n && opens() == before, "standing-open", "asked %u times", opens() - before);
+	n = asked_to_close(open("s", O_RDWR));
+	expect(n && opens() > before + 1, "standing-for-writing", "asked %u times", opens() - before);
+	err = extfuse_standing_end(x, id, out.fh);
+	expect(err == 2, "standing-end", "%d", err);
+	err = extfuse_standing_end(x, id, out.fh);
+	expect(err == 2, "standing-end-again", "%d", err);
+	before = opens();
+	asked_to_close(open("s", O_RDONLY));
+	expect(opens() > before + 1, "standing-ended", "asked %u times", opens() - before);
+	n = asked_to_close(one);
+	expect(!n, "standing-not-last", "asked %u times", n);
+	n = asked_to_close(two);
+	expect(n == 1, "standing-last", "asked %u times", n);
+	err = extfuse_standing_end(x, id, out.fh);
+	expect(err == -ENOENT, "standing-over", "%d", err);
+	/* Reads are seen by the file's time. */
+	extfuse_standing(x, id, file, &out);
+	stat("s", &st);
+	before = upcalls();
+	stat("s", &st);
+	n = upcalls() - before;
+	futimens(file, times);
+	stat("s", &st);
+	expect(!n && upcalls() == before + 1, "standing-accessed", "asked %u times before, then %u", n,
+	       upcalls() - before);
+	stat("s", &st);
+	expect(upcalls() == before + 1, "standing-accessed-once", "asked %u times", upcalls() - before);
+	unlink("/tmp/standing");
+	before = opens();
+	asked_to_close(open("s", O_RDONLY));
+	expect(opens() > before, "standing-unlinked", "not asked");
+	err = extfuse_standing_end(x, id, out.fh);
+	expect(!err, "standing-end-of-none", "%d", err);
+	close(file);
 }
 
 static void lists(void)
@@ -273,6 +336,7 @@ int main(int argc, char **argv)
 	mount_options = "allow_other";
 	serve_first = serve;
 	add("o", 10, 'o');
+	add("s", 10, 's');
 	add("l", 0, 'l')->mode = S_IFLNK | 0777;
 	if (start(argv[1], EXTFUSE_ENGINE_HOOK))
 		return 1;
@@ -281,6 +345,7 @@ int main(int argc, char **argv)
 	space();
 	permissions();
 	handles();
+	standing();
 	lists();
 	handlers(argv[2]);
 	none_refused();
