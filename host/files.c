@@ -59,6 +59,9 @@ int64_t op_open(struct call *c)
 	/* The kernel then opens files by itself (FUSE_NO_OPEN_SUPPORT). */
 	if (!c->host->be->open_file)
 		return -ENOSYS;
+	/* The first handle decides how data passes: one that writes is asked about anew. */
+	if (!standing_fit(c->host, flags))
+		standing_end(c->host, &c->req, c->node.nodeid);
 	open_begin(c, &o);
 	err = c->host->be->open_file(c->host->priv, &c->req, &c->node, flags, io_flags(in->open_flags), &o);
 	return err ? err : open_finish(c, &c->node, &o, false, flags, (void *)c->out);
@@ -270,7 +273,8 @@ int64_t op_release(struct call *c)
 		.flock_unlock = !!(in->release_flags & FUSE_RELEASE_FLOCK_UNLOCK),
 	};
 
-	handle_remove(c->host, &c->req, in->fh, false, &how);
+	if (!standing_keep(c, in->fh))
+		handle_remove(c->host, &c->req, in->fh, false, &how);
 	return 0;
 }
 

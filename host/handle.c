@@ -161,6 +161,7 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 		hd->writes = !dir && (flags & O_ACCMODE) != O_RDONLY;
 		hd->held = hold;
 		hd->all_names = dir && o->flags & FE_OPEN_ALL_NAMES;
+		hd->standing = !dir && standing_fit(h, flags) ? STANDING_FIT : STANDING_NOT;
 		out->fh = fr_record_id(h->handles, hd);
 		fr_set(s, n->handles, n->handles + 1);
 		fr_set(s, n->writers, n->writers + hd->writes);

@@ -55,9 +55,25 @@ struct handle {
 	uint16_t dir;
 	uint16_t writes;
 	uint16_t held;		/* by extfuse_hold() */
-	uint16_t all_names;	/* a listing by it has all */
+	uint8_t all_names;	/* a listing by it has all */
+	uint8_t standing;	/* an enum standing_state */
 	unsigned char record[];
 };
+
+/*
+ * A handle that the kernel has may come to stand when it is released. Then the module may have it open; a successor
+ * can not tell a handle that stands from one whose removal had begun.
+ */
+enum standing_state { STANDING_NOT = 0, STANDING_FIT = 1, STANDING = 2, STANDING_ENDED = 3 };
+
+/* Of the nodes that share a place, which handle stands. */
+struct standing {
+	uint64_t nodeid;	/* 0: none */
+	uint64_t fh;
+	uint64_t candidate;	/* node that was released last */
+};
+
+#define STANDING_FILES	512	/* descriptors that are open for nobody, at most */
 
 /* A request whose answer comes later (FE_PENDING). */
 struct parked {
@@ -240,6 +256,7 @@ struct fe_host {
 	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
 	pthread_mutex_t open_locks[STRIPES];
 	struct order orders[STRIPES];
+	struct standing standing[STANDING_FILES];	/* each guarded by an open lock */
 	pthread_mutex_t readings_lock;
 	struct reading readings[READINGS];
 	unsigned readings_at;
@@ -406,6 +423,16 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 void handles_fini(struct fe_host *h);
 /* False where there was none. */
 bool backing_close(struct fe_host *h, uint32_t id);
+
+/* standing.c */
+/* Whether a handle that is opened so may stand. */
+bool standing_fit(const struct fe_host *h, uint32_t flags);
+/* A RELEASE: whether it is not the end of the handle, or that was seen to. */
+bool standing_keep(struct call *c, uint64_t fh);
+/* No handle of the node stands from now on. */
+void standing_end(struct fe_host *h, const struct fe_request *req, uint64_t nodeid);
+/* In a successor, when what was under way is settled. */
+void standing_resume(struct fe_host *h);
 
 /* recover.c */
 /* Before anything is served: gives back what requests had got when their process died. Returns how many

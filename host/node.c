@@ -246,9 +246,11 @@ void node_put(struct fe_host *h, const struct fe_node *node)
 void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t nlookup, uint64_t *mark,
 		 uint64_t value)
 {
+	struct fe_request req = { .supp_group = FE_NO_GROUP };
 	struct fe_node node;
 	struct node *n;
 	int64_t had;
+	bool gone;
 
 	if (nodeid == ROOT_ID || node_get(h, nodeid, &node)) {
 		*mark = value;
@@ -261,8 +263,12 @@ void node_forget(struct fr_slot *s, struct fe_host *h, uint64_t nodeid, uint64_t
 	had = known(h, n);
 	had = had > 0 ? had : 0;
 	fr_set(s, n->nlookup, n->nlookup - (nlookup < (uint64_t)had ? (int64_t)nlookup : had));
+	gone = known(h, n) <= 0;
 	--*refs_of(h, n);
 	node_settle(h, s, n);
+	/* That would hold it for ever. */
+	if (gone)
+		standing_end(h, &req, nodeid);
 }
 
 static int sweep_one(void *arg, uint64_t id, void *record)

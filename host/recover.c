@@ -157,6 +157,7 @@ unsigned recover(struct fe_host *h)
 		if (note)
 			note->backing_after = note->backing_opened = 0;
 	}
+	standing_resume(h);
 	parked_resume(h);
 	return unfinished;
 }

@@ -202,7 +202,7 @@ static void fill_root(struct spill *sp, struct fe_root *root)
 	root->max_stack_depth = fs.f_type == OVERLAYFS_SUPER_MAGIC ? 2 : 1;
 	root->features |= FE_FEAT_PASSTHROUGH;
 	/* What was given to the kernel is its own. */
-	root->features &= ~(uint32_t)FE_FEAT_PASSTHROUGH_MIXED;
+	root->features &= ~(uint32_t)(FE_FEAT_PASSTHROUGH_MIXED | FE_FEAT_STANDING);
 	sp->locks = root->features & (FE_FEAT_LOCKS | FE_FEAT_FLOCK);
 	sp->kills = root->features & FE_FEAT_KILLPRIV;
 }

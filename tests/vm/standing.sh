@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# In a guest: files that are opened for reading again and again, by a handle of the server that stays. The server
+# sees none of it; data, times and permissions are those of the source; and what stays is bounded.
+# shellcheck source=tests/mount/lib.sh
+. "$(dirname "$0")/../mount/lib.sh"
+
+need_root
+killer=$FE_BUILD/tests/crash/killer
+kills=${VM_KILLS:-10}
+src=$scratch/disk/src
+mnt=$scratch/mnt
+long=entry_timeout=3600,attr_timeout=3600,negative_timeout=3600
+
+# status_of KEY: a number of the status.
+status_of() {
+	[[ $(status_json "$mnt") =~ \"$1\":([0-9]+) ]]
+	printf '%s\n' "${BASH_REMATCH[1]}"
+}
+
+# upcalls OPCODE...: how often the server was asked for these.
+upcalls() {
+	local requests='' op sum=0
+	[[ $(status_json "$mnt") =~ \"requests\":\{([^}]*)\} ]] && requests=${BASH_REMATCH[1]}
+	for op; do
+		[[ $requests =~ \"$op\":([0-9]+) ]] && sum=$((sum + BASH_REMATCH[1]))
+	done
+	echo "$sum"
+}
+
+# asks NAME COUNT OPCODES COMMAND...: the server is asked so often.
+asks() {
+	local before ops
+	read -ra ops <<<"$3"
+	before=$(upcalls "${ops[@]}")
+	"${@:4}" >"$scratch/out" 2>&1 || true
+	same "$1" "$2" $(($(upcalls "${ops[@]}") - before))
+}
+
+# read_file [TIMES [NAME]]: without a process for it, and without an ioctl(2) (read would ask for a terminal).
+read_file() {
+	local i lines
+	for ((i = 0; i < ${1:-1}; i++)); do
+		mapfile -t -n 1 lines <"$mnt/${2:-file}" || true
+		REPLY=${lines[0]-}
+	done
+}
+
+stands() { # [NAME [OPCODE]]
+	local before
+	read_file 3 "${1:-file}"
+	before=$(upcalls "${2:-OPEN}")
+	read_file 2 "${1:-file}"
+	[ "$before" = "$(upcalls "${2:-OPEN}")" ]
+}
+
+root_only() {
+	echo 2 >/proc/sys/vm/drop_caches
+	"$FECTL" status --json "$mnt" | grep -q '"nodes":1,"handles":0,'
+}
+
+fresh() { # OPTIONS
+	rm -rf "$src"
+	mkdir -p "$src"
+	echo text >"$src/file"
+	mount_fe "$src" "$mnt" "suid,dev,$1"
+	check "stands ($1)" wait_until 30 stands
+}
+
+shows() { # NAME TEXT
+	read_file
+	same "$1" "$2" "$REPLY"
+}
+
+# ---- what is answered is what is there ----
+
+unasked() {
+	local op pid
+	fresh "cache=exact,$long"
+	# Word 0 of the module is busy until what came before the hook is over: till then names are asked for.
+	check settled wait_until 30 stands file LOOKUP
+	sleep 1
+	for op in LOOKUP OPEN READ FLUSH RELEASE; do
+		asks "all-$op" 0 "$op" read_file 50
+	done
+	shows all-text text
+	like all-hits '"cache_hits":[{][^}]*"OPEN":[1-9][^}]*"RELEASE":[1-9]' "$(status_json "$mnt")"
+	exec 5<"$mnt/file"
+	asks fstat 0 "GETATTR LOOKUP" stat -L -c %s /proc/self/fd/5
+	exec 5<&-
+	pid=$(status_of worker_pid)
+	kill -STOP "$pid"
+	same server-stopped text "$(timeout 20 cat "$mnt/file")"
+	kill -CONT "$pid"
+	cp /usr/bin/busybox "$mnt/program"
+	wait_until 30 stands program
+	asks executed 0 "OPEN READ RELEASE" "$mnt/program" true
+}
+
+changes() {
+	check stands wait_until 30 stands
+	echo by us >"$mnt/file"
+	shows truncated "by us"
+	asks append 1 OPEN bash -c "echo more >>'$mnt/file'"
+	same appended more "$(tail -n 1 "$mnt/file")"
+	echo by others >"$src/file"
+	shows behind "by others"
+	check stands-again wait_until 30 stands
+	echo by others again >"$src/file"
+	shows behind-again "by others again"
+	exec 5<"$mnt/file"
+	exec 6<>"$mnt/file"
+	echo by writer >&6
+	read -r REPLY <&5
+	same both "by writer" "$REPLY"
+	exec 5<&- 6<&-
+	check closed wait_until 20 few_handles 1
+	shows both-closed "by writer"
+	# Times of access move when it is read, by whomever.
+	check stands-to-be-touched wait_until 30 stands
+	touch -a -d 2001-02-03 "$mnt/file"
+	stat "$mnt/file" >"$scratch/out"
+	read_file
+	same access-time "$(stat -c %x "$src/file")" "$(stat -c %x "$mnt/file")"
+	touch -a -d 2001-02-03 "$mnt/file"
+	stat "$mnt/file" >"$scratch/out"
+	exec 5<"$mnt/file"
+	read -r REPLY <&5
+	same access-time-open "$(stat -c %x "$src/file")" "$(stat -c %x "$mnt/file")"
+	exec 5<&-
+	touch -a -d 2001-02-03 "$src/file"
+	read -r REPLY <"$src/file"
+	same access-time-behind "$(stat -c %x "$src/file")" "$(stat -c %x "$mnt/file")"
+}
+
+permissions() {
+	check stands-for-all wait_until 30 stands
+	check allowed run_as 1000 1000 cat "$mnt/file"
+	chmod 600 "$mnt/file"
+	refused denied 'Permission denied' run_as 1000 1000 cat "$mnt/file"
+	chmod 644 "$mnt/file"
+	check allowed-again run_as 1000 1000 cat "$mnt/file"
+	refused denied-write 'Permission denied' run_as 1000 1000 bash -c "echo >>'$mnt/file'"
+	# It is up to who writes whether set-id bits stay: then the kernel does not write by itself.
+	check stands-to-be-setid wait_until 30 stands
+	chmod 4755 "$mnt/file"
+	echo by root >>"$mnt/file"
+	same setid-kept 4755 "$(stat -c %a "$src/file")"
+	chmod 644 "$mnt/file"
+}
+
+few_handles() {
+	[ "$(status_of handles)" -le "$1" ]
+}
+
+disk_free() {
+	sync
+	df --output=avail -k "$scratch/disk" | tail -n 1
+}
+
+freed() {
+	[ "$(disk_free)" -ge "$1" ]
+}
+
+# ---- what stays ----
+
+ends() {
+	local free
+	# Nobody's name any more: the server opens it, and only as long as it has to.
+	check stands-to-be-removed wait_until 30 stands
+	exec 5<"$mnt/file"
+	rm "$mnt/file"
+	read -r REPLY <&5
+	same removed-open "by writer" "$REPLY"
+	asks removed 1 OPEN cat /proc/self/fd/5
+	exec 5<&-
+	head -c 20M /dev/zero >"$mnt/file"
+	wait_until 30 stands
+	free=$(disk_free)
+	rm "$mnt/file"
+	check removed-freed wait_until 30 freed $((free + 15 * 1024))
+	check forgotten wait_until 60 root_only
+}
+
+bounded() {
+	local i pid n
+	for i in {1..1500}; do
+		echo "$i" >"$src/$i"
+	done
+	pid=$(status_of worker_pid)
+	set -- "/proc/$pid/fd/"*
+	n=$#
+	for i in {1..1500}; do
+		read_file 3 "$i"
+		[ "$REPLY" = "$i" ] || fail "bounded-$i" "read: $REPLY"
+	done
+	sleep 1
+	set -- "/proc/$pid/fd/"*
+	check "bounded: $(status_of handles) handles" few_handles 512
+	# The descriptors of paths are cached, too, and bounded on their own.
+	echo "note descriptors: $n before, $# with $(status_of handles) handles"
+	# Those that lost their place while they were open.
+	exec 5<"$mnt/1500"
+	for i in {1..600}; do
+		read_file 4 "$i"
+	done
+	read -r REPLY <&5
+	same displaced 1500 "$REPLY"
+	exec 5<&-
+	check bounded-forgotten wait_until 60 root_only
+}
+
+killed() {
+	local pid
+	echo text >"$mnt/file"
+	check stands-to-be-killed wait_until 30 stands
+	exec 5<"$mnt/file"
+	pid=$(status_of worker_pid)
+	kill -9 "$pid"
+	read -r REPLY <&5
+	same killed-open text "$REPLY"
+	read_file 5
+	same killed-read text "$REPLY"
+	check killed-stands wait_until 30 stands
+	exec 5<&-
+	check killed-once wait_until 30 few_handles 1
+	exec 5<"$mnt/file"
+	check upgrade "$FECTL" upgrade "$mnt"
+	read -r REPLY <&5
+	same upgraded-open text "$REPLY"
+	exec 5<&-
+	check upgraded-stands wait_until 30 stands
+	check killed-forgotten wait_until 60 root_only
+	umount_fe "$mnt"
+}
+
+# Each reader has a file open all the time, and others come and go.
+readers() {
+	local i
+	for i in 1 2 3; do
+		(
+			for ((n = 0; n < 300; n++)); do
+				exec 5<"$mnt/$((n % 7))"
+				read_file 2 $((n % 11))
+				[ "$REPLY" = $((n % 11)) ] || { echo "read $REPLY, not $((n % 11))"; exit 1; }
+				read -r REPLY <&5
+				[ "$REPLY" = $((n % 7)) ] || { echo "open: read $REPLY, not $((n % 7))"; exit 1; }
+				((n % 10)) || echo "$((n % 7))" >>"$mnt/$((n % 7))"
+				exec 5<&-
+			done
+		) || return 1 &
+	done
+	wait -n && wait -n && wait -n
+}
+
+storm() {
+	local i rc=0 pid
+	fresh "cache=exact,recover_limit=1000,$long"
+	for i in {0..10}; do
+		echo "$i" >"$src/$i"
+	done
+	"$killer" --kills "$kills" --min 20000 --max 100000 --who worker "$mnt" >"$scratch/killer.out" 2>&1 &
+	pid=$!
+	helper "$pid"
+	while [ $rc = 0 ] && ! gone "$pid"; do
+		(readers) >"$scratch/load.out" 2>&1 || rc=$?
+	done
+	same storm 0 "$rc"
+	[ $rc = 0 ] || tail -n 20 "$scratch/load.out" "${server_log[$mnt]}" | sed 's/^/    /'
+	kill "$pid" 2>/dev/null || true
+	check storm-killer grep "^killer: .* $kills kills$" "$scratch/killer.out"
+	check storm-counts wait_until 60 root_only
+	umount_fe "$mnt"
+}
+
+# The kernel drops the data at each open, and asks for it, which moves the time of access: so it asks for the name, too.
+cached() {
+	fresh "cache=exact,nopassthrough,$long"
+	sleep 1
+	asks cached 0 "OPEN FLUSH RELEASE" read_file
+	echo other >"$src/file"
+	shows cached-behind other
+	echo ours >>"$mnt/file"
+	same cached-ours ours "$(tail -n 1 "$mnt/file")"
+	check cached-forgotten wait_until 60 root_only
+	umount_fe "$mnt"
+	# Locks that others see are released with the handle.
+	rm -rf "$src"
+	mkdir "$src"
+	echo text >"$src/file"
+	mount_fe "$src" "$mnt" "cache=exact,locks=source,$long"
+	read_file 10
+	asks locks-of-the-source 1 OPEN read_file
+	umount_fe "$mnt"
+}
+
+truncate -s 400M "$scratch/image"
+mkfs.ext4 -q "$scratch/image"
+mkdir -p "$scratch/disk" "$mnt"
+mount -o loop "$scratch/image" "$scratch/disk"
+insmod "$FE_BUILD/extfuse.ko"
+unasked
+changes
+permissions
+ends
+bounded
+killed
+storm
+cached
+check unload wait_until 20 rmmod extfuse
+finish
