@@ -288,7 +288,10 @@ void answers_link(struct call *c, const char *target, ssize_t n)
 /* Whether a write takes set-id bits away depends on who writes: the module knows less of that than the backend. */
 void answers_mode(struct call *c, uint32_t mode)
 {
-	if (mode & (S_ISUID | S_ISGID) && S_ISREG(mode) && c->host->shared->passthrough == PASSES_MODULE)
+	if (!(mode & (S_ISUID | S_ISGID)) || !S_ISREG(mode))
+		return;
+	standing_end(c->host, &c->req, c->node.nodeid);
+	if (c->host->shared->passthrough == PASSES_MODULE)
 		extfuse_backing(c->host->hook, c->node.nodeid, -1);
 }
 

@@ -59,9 +59,9 @@ int64_t op_open(struct call *c)
 	/* The kernel then opens files by itself (FUSE_NO_OPEN_SUPPORT). */
 	if (!c->host->be->open_file)
 		return -ENOSYS;
-	/* The first handle decides how data passes: one that writes is asked about anew. */
-	if (!standing_fit(c->host, flags))
-		standing_end(c->host, &c->req, c->node.nodeid);
+	/* Who writes decides anew how data pass; and what comes here though a handle stands is of a file that has no
+	 * name any more. */
+	standing_end(c->host, &c->req, c->node.nodeid);
 	open_begin(c, &o);
 	err = c->host->be->open_file(c->host->priv, &c->req, &c->node, flags, io_flags(in->open_flags), &o);
 	return err ? err : open_finish(c, &c->node, &o, false, flags, (void *)c->out);

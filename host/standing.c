@@ -9,10 +9,12 @@
  * kernel forgets the node, with each OPEN that is not of this kind, and when a server dies: its successor need not
  * know how far it got.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "host/answers.h"
 
 /* What makes a handle one of its own. */
@@ -32,14 +34,13 @@ bool standing_fit(const struct fe_host *h, uint32_t flags)
 }
 
 /* Whether the caller is who removes it. */
-static bool claimed(struct fe_host *h, uint64_t fh)
+static bool claimed(struct fe_host *h, uint64_t nodeid, uint64_t fh)
 {
 	struct fe_handle pub;
 	struct handle *hd = handle_get(h, fh, false, &pub);
 	_cleanup_unlock_ pthread_mutex_t *held = NULL;
-	uint64_t nodeid = hd ? hd->nodeid : 0;
 
-	if (!nodeid)
+	if (!hd || hd->nodeid != nodeid)
 		return false;
 	held = fe_lock(node_open_lock(h, &(struct fe_node){ .nodeid = nodeid }));
 	if (handle_get(h, fh, false, &pub) != hd || hd->standing != STANDING)
@@ -48,16 +49,21 @@ static bool claimed(struct fe_host *h, uint64_t fh)
 	return true;
 }
 
-/* Whether it is open somewhere; else it is gone. */
-static bool ended_later(struct fe_host *h, const struct fe_request *req, uint64_t nodeid, uint64_t fh)
+/* Where it is open somewhere, its last RELEASE ends it. */
+static void end_handle(struct fe_host *h, const struct fe_request *req, uint64_t nodeid, uint64_t fh)
 {
 	struct fe_release how = { 0 };
+	int opens = extfuse_standing_end(h->hook, nodeid, fh);
 
-	if (extfuse_standing_end(h->hook, nodeid, fh) > 0)
-		return true;
-	if (claimed(h, fh))
+	/* ENOENT: it had not come to stand, or its last RELEASE is on its way. */
+	if (opens && opens != -ENOENT) {
+		if (opens < 0)
+			fe_log(LOG_ERR, "the module does not tell how often a file is open: %s; it stays open",
+			       strerror(-opens));
+		return;
+	}
+	if (claimed(h, nodeid, fh))
 		handle_remove(h, req, fh, false, &how);
-	return false;
 }
 
 void standing_end(struct fe_host *h, const struct fe_request *req, uint64_t nodeid)
@@ -75,7 +81,7 @@ void standing_end(struct fe_host *h, const struct fe_request *req, uint64_t node
 	}
 	pthread_mutex_unlock(lock);
 	if (fh)
-		ended_later(h, req, nodeid, fh);
+		end_handle(h, req, nodeid, fh);
 }
 
 /* Marked first: so that a successor ends it, whether the module knows of it or not. */
@@ -87,6 +93,9 @@ static bool give(struct fe_host *h, struct handle *hd, struct fe_handle *pub)
 	int32_t backing = n->backing_id;
 	int fd;
 
+	/* Who writes, or opens next, decides how data pass. */
+	if (n->writers || (h->shared->passthrough == PASSES_DRIVER && backing <= 0))
+		return false;
 	node.record = n->record;
 	fd = h->be->backing_fd(h->priv, &node, pub);
 	if (fd < 0)
@@ -123,7 +132,7 @@ bool standing_keep(struct call *c, uint64_t fh)
 	nodeid = hd->nodeid;
 	/* The last RELEASE; or one that a predecessor has begun, and of what stood since. */
 	if (hd->standing != STANDING_FIT) {
-		ended_later(h, &c->req, nodeid, fh);
+		end_handle(h, &c->req, nodeid, fh);
 		return true;
 	}
 	place = standing_of(h, nodeid);
@@ -139,7 +148,7 @@ bool standing_keep(struct call *c, uint64_t fh)
 	}
 	pthread_mutex_unlock(lock);
 	if (before.fh)
-		ended_later(h, &c->req, before.nodeid, before.fh);
+		end_handle(h, &c->req, before.nodeid, before.fh);
 	return keeps;
 }
 
@@ -153,7 +162,7 @@ static int resume_one(void *arg, uint64_t id, void *record)
 		return 0;
 	/* Its predecessor may have died while it removed it. */
 	hd->standing = STANDING;
-	ended_later(h, &req, hd->nodeid, id);
+	end_handle(h, &req, hd->nodeid, id);
 	return 0;
 }
 

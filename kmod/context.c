@@ -108,7 +108,7 @@ static struct extfuse_context *new_context(const struct extfuse_attach *arg)
 	refcount_set(&ctx->refs, 1);
 	spin_lock_init(&ctx->backing_lock);
 	hash_init(ctx->backing);
-	spin_lock_init(&ctx->standing_lock);
+	raw_spin_lock_init(&ctx->standing_lock);
 	hash_init(ctx->standing);
 	ctx->stats = alloc_percpu(struct extfuse_stats);
 	if (!ctx->stats || make_area(ctx, arg)) {

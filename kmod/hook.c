@@ -238,13 +238,14 @@ static __always_inline bool may_stand(const struct extfuse_context *ctx, u32 op)
 	return (op == FUSE_OPEN || op == FUSE_RELEASE) && READ_ONCE(ctx->standing_count);
 }
 
-/* With preemption disabled. Of a handle that stands; false: it goes on as any other. */
-static noinline bool stands(struct extfuse_context *ctx, const struct fuse_args *args)
+/* With preemption disabled. */
+static noinline enum extfuse_stands stands(struct extfuse_context *ctx, const struct fuse_args *args)
 {
-	if (!extfuse_standing(ctx, args))
-		return false;
-	extfuse_count(ctx, args->opcode, hits);
-	return true;
+	enum extfuse_stands stands = extfuse_standing(ctx, args);
+
+	if (stands == EXTFUSE_STANDS)
+		extfuse_count(ctx, args->opcode, hits);
+	return stands;
 }
 
 /*
@@ -257,16 +258,19 @@ struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned lo
 	bool mutates = extfuse_mutates(args);
 	struct extfuse_context *ctx;
 	u32 op = args->opcode, own = 0;
+	enum extfuse_stands standing = EXTFUSE_NOT_STANDING;
 
 	preempt_disable();
 	ctx = extfuse_find(FM_OF(a, b)->fc);
 	if (!ctx)
 		goto no;
-	if (unlikely(may_stand(ctx, op)) && stands(ctx, args)) {
+	if (unlikely(may_stand(ctx, op)))
+		standing = stands(ctx, args);
+	if (standing == EXTFUSE_STANDS) {
 		preempt_enable();
 		return (struct extfuse_verdict){ 1, 0 };
 	}
-	if (has_program(ctx, op)) {
+	if (standing == EXTFUSE_NOT_STANDING && has_program(ctx, op)) {
 		if (op != FUSE_LOOKUP)
 			own = to_ask(ctx, args, op);
 		else if (extfuse_was_not_foreseen(args->nodeid))
@@ -298,6 +302,7 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 	struct extfuse_backing_file *backing = NULL;
 	struct extfuse_context *ctx;
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
+	enum extfuse_stands standing = EXTFUSE_NOT_STANDING;
 	struct extfuse_verdict v = { 1, 0 };
 	bool mutates, done;
 	u32 own;
@@ -308,17 +313,22 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 		preempt_enable();
 		return go_on;
 	}
-	if (may_stand(ctx, args->opcode) && stands(ctx, args)) {
+	if (may_stand(ctx, args->opcode))
+		standing = stands(ctx, args);
+	if (standing == EXTFUSE_STANDS) {
 		answered.what = EXTFUSE_RETURN;
-	} else {
-		own = has_program(ctx, args->opcode) ? to_ask(ctx, args, args->opcode) : 0;
+	} else if (standing == EXTFUSE_NOT_STANDING && has_program(ctx, args->opcode)) {
+		own = to_ask(ctx, args, args->opcode);
 		if (own)
 			answered = extfuse_answer(ctx, args, own);
 	}
 	if (answered.what == EXTFUSE_RETURN) {
+		/* The end may sleep, where it lets go of an inode. */
+		refcount_inc(&ctx->refs);
 		preempt_enable();
 		if (args->end)
 			args->end(fm, args, answered.result < 0 ? answered.result : 0);
+		extfuse_put(ctx);
 		return v;
 	}
 	/* Writeback comes with spinlocks held. */

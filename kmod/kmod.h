@@ -57,7 +57,7 @@ struct extfuse_context {
 	spinlock_t backing_lock;
 	u32 backing_count;
 	DECLARE_HASHTABLE(backing, 10);
-	spinlock_t standing_lock;
+	raw_spinlock_t standing_lock;	/* taken with preemption disabled */
 	u32 standing_count;
 	DECLARE_HASHTABLE(standing, 9);
 };
@@ -254,8 +254,14 @@ ssize_t extfuse_write_backing(struct extfuse_backing_file *backing, struct fuse_
 
 int extfuse_set_standing(struct extfuse_context *ctx, const struct extfuse_standing *arg);
 void extfuse_drop_standing(struct extfuse_context *ctx);
-/* Whether this OPEN or RELEASE is answered; with preemption disabled, as the next one. */
-bool extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args);
+enum extfuse_stands {
+	EXTFUSE_NOT_STANDING,
+	EXTFUSE_STANDS,			/* it is answered */
+	EXTFUSE_LAST_RELEASE,		/* the daemon's, whatever handlers say */
+};
+
+/* Of an OPEN or a RELEASE; with preemption disabled, as the next one. */
+enum extfuse_stands extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args);
 /* Whether the node's time of access has moved: what was put before is too old then, from now on. */
 bool extfuse_was_read(struct extfuse_context *ctx, u64 nodeid);
 

@@ -127,32 +127,34 @@ static bool grant_open(struct extfuse_context *ctx, const struct fuse_args *args
 	return true;
 }
 
-static bool take_back(struct extfuse_context *ctx, const struct fuse_args *args)
+static enum extfuse_stands take_back(struct extfuse_context *ctx, const struct fuse_args *args)
 {
 	const struct fuse_release_in *in = args->in_args[0].value;
 	struct standing *s = args->in_numargs == 1 ? find_handle(ctx, args->nodeid, in->fh) : NULL;
 	int opens;
 
 	if (!s)
-		return false;
+		return EXTFUSE_NOT_STANDING;
 	opens = atomic_read(&s->opens);
 	do {
 		/* This open was not answered here. */
 		if (!(opens & OPENS))
-			return false;
+			return EXTFUSE_NOT_STANDING;
 	} while (!atomic_try_cmpxchg(&s->opens, &opens, opens - 1));
 	/* The last one, of a file that is ended, is the daemon's. */
 	if (opens - 1 != ENDED)
-		return true;
-	spin_lock(&ctx->standing_lock);
+		return EXTFUSE_STANDS;
+	raw_spin_lock(&ctx->standing_lock);
 	take_out(ctx, s);
-	spin_unlock(&ctx->standing_lock);
-	return false;
+	raw_spin_unlock(&ctx->standing_lock);
+	return EXTFUSE_LAST_RELEASE;
 }
 
-bool extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args)
+enum extfuse_stands extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args)
 {
-	return args->opcode == FUSE_OPEN ? grant_open(ctx, args) : take_back(ctx, args);
+	if (args->opcode == FUSE_RELEASE)
+		return take_back(ctx, args);
+	return grant_open(ctx, args) ? EXTFUSE_STANDS : EXTFUSE_NOT_STANDING;
 }
 
 /* ---- the daemon ---- */
@@ -173,7 +175,7 @@ static struct standing *new_standing(const struct extfuse_standing *arg)
 		sizeof(arg->backing_id));
 	s->file = fget(arg->fd);
 	if (s->file) {
-		err = extfuse_fit_for_backing(s->file);
+		err = file_inode(s->file)->i_nlink ? extfuse_fit_for_backing(s->file) : -ESTALE;
 		if (!err)
 			return s;
 		fput(s->file);
@@ -189,7 +191,7 @@ static int add(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 
 	if (IS_ERR(s))
 		return PTR_ERR(s);
-	spin_lock(&ctx->standing_lock);
+	raw_spin_lock(&ctx->standing_lock);
 	if (find_open(ctx, arg->nodeid) || find_handle(ctx, arg->nodeid, arg->fh))
 		err = -EEXIST;
 	else if (ctx->standing_count >= EXTFUSE_STANDING_MAX)
@@ -201,7 +203,7 @@ static int add(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 		WRITE_ONCE(ctx->standing_count, ctx->standing_count + 1);
 		extfuse_word_bump(ctx, extfuse_node_word(ctx, s->nodeid));
 	}
-	spin_unlock(&ctx->standing_lock);
+	raw_spin_unlock(&ctx->standing_lock);
 	if (err) {
 		fput(s->file);
 		kfree(s);
@@ -215,14 +217,14 @@ static int end(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 	struct standing *s;
 	int opens = -ENOENT;
 
-	spin_lock(&ctx->standing_lock);
+	raw_spin_lock(&ctx->standing_lock);
 	s = find_handle(ctx, arg->nodeid, arg->fh);
 	if (s) {
 		opens = atomic_fetch_or(ENDED, &s->opens) & OPENS;
 		if (!opens)
 			take_out(ctx, s);
 	}
-	spin_unlock(&ctx->standing_lock);
+	raw_spin_unlock(&ctx->standing_lock);
 	return opens;
 }
 

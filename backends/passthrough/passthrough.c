@@ -255,7 +255,8 @@ static void settle_features(struct passthrough *pt, struct fe_root *root)
 	/* overlayfs takes one level of stacking itself */
 	root->max_stack_depth = fs.f_type == OVERLAYFS_SUPER_MAGIC || fs.f_type == 0x65735546 /* FUSE */ ? 2 : 1;
 	pt->noflush = is_local(&fs) && !pt->source_locks && !pt->writeback;
-	if (pt->noflush)
+	/* What stands has to be fit for a backing file. */
+	if (pt->noflush && root->max_stack_depth == 1)
 		root->features |= FE_FEAT_STANDING;
 }
 
