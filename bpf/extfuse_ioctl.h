@@ -84,7 +84,8 @@ struct extfuse_backing {
  * need not be seen. A file without any name is opened by the daemon.
  * fd -1 ends it: returns how often it is open still. If not 0, the last RELEASE goes to the daemon, and so may
  * this be asked again; if 0, or ENOENT, nobody has the handle any more.
- * EEXIST: the node has one, or the handle; ENOSPC: EXTFUSE_STANDING_MAX are registered; ELOOP, EINVAL: as above.
+ * EEXIST: the node has one, or the handle; ENOSPC: EXTFUSE_STANDING_MAX are registered, or EXTFUSE_STANDING_OF_NODE
+ * of this node; ESTALE: the file has no name; EBADF: no such descriptor; ELOOP, EINVAL: as above.
  */
 struct extfuse_standing {
 	__u64 nodeid;
@@ -96,6 +97,7 @@ struct extfuse_standing {
 };
 
 #define EXTFUSE_STANDING_MAX	8192
+#define EXTFUSE_STANDING_OF_NODE	4	/* with those that are ended and open still */
 
 struct extfuse_opcode_stats {
 	__u64 hits;		/* answered by the handler */

@@ -233,21 +233,6 @@ static noinline struct extfuse_verdict sync_name(void *a, void *b, void *c, unsi
 	return go_on;
 }
 
-static __always_inline bool may_stand(const struct extfuse_context *ctx, u32 op)
-{
-	return (op == FUSE_OPEN || op == FUSE_RELEASE) && READ_ONCE(ctx->standing_count);
-}
-
-/* With preemption disabled. */
-static noinline enum extfuse_stands stands(struct extfuse_context *ctx, const struct fuse_args *args)
-{
-	enum extfuse_stands stands = extfuse_standing(ctx, args);
-
-	if (stands == EXTFUSE_STANDS)
-		extfuse_count(ctx, args->opcode, hits);
-	return stands;
-}
-
 /*
  * Each request comes here, those of mounts that have no context, too: so little is done here, and what takes more
  * registers is apart.
@@ -258,14 +243,13 @@ struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned lo
 	bool mutates = extfuse_mutates(args);
 	struct extfuse_context *ctx;
 	u32 op = args->opcode, own = 0;
-	enum extfuse_stands standing = EXTFUSE_NOT_STANDING;
+	enum extfuse_stands standing;
 
 	preempt_disable();
 	ctx = extfuse_find(FM_OF(a, b)->fc);
 	if (!ctx)
 		goto no;
-	if (unlikely(may_stand(ctx, op)))
-		standing = stands(ctx, args);
+	standing = extfuse_standing(ctx, args);
 	if (standing == EXTFUSE_STANDS) {
 		preempt_enable();
 		return (struct extfuse_verdict){ 1, 0 };
@@ -302,7 +286,7 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 	struct extfuse_backing_file *backing = NULL;
 	struct extfuse_context *ctx;
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
-	enum extfuse_stands standing = EXTFUSE_NOT_STANDING;
+	enum extfuse_stands standing;
 	struct extfuse_verdict v = { 1, 0 };
 	bool mutates, done;
 	u32 own;
@@ -313,8 +297,7 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 		preempt_enable();
 		return go_on;
 	}
-	if (may_stand(ctx, args->opcode))
-		standing = stands(ctx, args);
+	standing = extfuse_standing(ctx, args);
 	if (standing == EXTFUSE_STANDS) {
 		answered.what = EXTFUSE_RETURN;
 	} else if (standing == EXTFUSE_NOT_STANDING && has_program(ctx, args->opcode)) {

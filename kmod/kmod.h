@@ -260,8 +260,17 @@ enum extfuse_stands {
 	EXTFUSE_LAST_RELEASE,		/* the daemon's, whatever handlers say */
 };
 
-/* Of an OPEN or a RELEASE; with preemption disabled, as the next one. */
-enum extfuse_stands extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args);
+/* Of an OPEN or a RELEASE; with preemption disabled, as the next ones. */
+enum extfuse_stands extfuse_ask_standing(struct extfuse_context *ctx, const struct fuse_args *args);
+
+static __always_inline enum extfuse_stands extfuse_standing(struct extfuse_context *ctx,
+	const struct fuse_args *args)
+{
+	if (likely(args->opcode != FUSE_OPEN && args->opcode != FUSE_RELEASE) || !READ_ONCE(ctx->standing_count))
+		return EXTFUSE_NOT_STANDING;
+	return extfuse_ask_standing(ctx, args);
+}
+
 /* Whether the node's time of access has moved: what was put before is too old then, from now on. */
 bool extfuse_was_read(struct extfuse_context *ctx, u64 nodeid);
 

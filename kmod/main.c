@@ -27,8 +27,6 @@ static void __exit extfuse_exit(void)
 	extfuse_device_exit();
 	extfuse_unhook();
 	extfuse_answers_exit();
-	/* standing.c frees what it has by functions of this module. */
-	rcu_barrier();
 }
 
 module_init(extfuse_init);

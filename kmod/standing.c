@@ -19,9 +19,10 @@ struct standing {
 	u64 nodeid;
 	u64 fh;
 	struct file *file;
+	const struct inode *inode;	/* of that: in memory for as long as RCU lets this be seen */
 	struct fuse_open_out out;
-	atomic_t opens;		/* with ENDED */
-	u64 accessed;		/* ns; what was put for the node is not older */
+	atomic_t opens;			/* with ENDED */
+	u64 accessed;			/* ns; what was put for the node is not older */
 };
 
 #define ENDED	(1 << 30)
@@ -52,20 +53,23 @@ static struct standing *find_handle(struct extfuse_context *ctx, u64 nodeid, u64
 	return NULL;
 }
 
-static u64 accessed(const struct standing *s)
+static u64 atime_ns(const struct standing *s)
 {
-	struct timespec64 t = extfuse_atime(file_inode(s->file));
+	struct timespec64 t = extfuse_atime(s->inode);
 
 	return (u64)t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
 }
 
 /* First it is seen that what was put is too old, and then that this was seen. */
-static bool look(struct extfuse_context *ctx, struct standing *s)
+static bool note_reads(struct extfuse_context *ctx, struct standing *s)
 {
-	u64 now = accessed(s);
+	u64 now = atime_ns(s);
 
-	if (now == READ_ONCE(s->accessed))
+	if (now == READ_ONCE(s->accessed)) {
+		/* Who goes on judges the word after this. */
+		smp_rmb();
 		return false;
+	}
 	extfuse_word_bump(ctx, extfuse_node_word(ctx, s->nodeid));
 	smp_wmb();
 	WRITE_ONCE(s->accessed, now);
@@ -79,28 +83,29 @@ bool extfuse_was_read(struct extfuse_context *ctx, u64 nodeid)
 
 	hash_for_each_possible_rcu_notrace(ctx->standing, s, node, nodeid) {
 		if (s->nodeid == nodeid)
-			read |= look(ctx, s);
+			read |= note_reads(ctx, s);
 	}
 	return read;
 }
 
-static void free_standing(struct rcu_head *rcu)
+/* With the lock. Two may find that nobody has it open any more. The file that is to be let go of, or NULL. */
+static struct file *take_out(struct extfuse_context *ctx, struct standing *s)
 {
-	struct standing *s = container_of(rcu, struct standing, rcu);
+	struct file *file = s->file;
 
-	fput(s->file);
-	kfree(s);
-}
-
-/* With the lock. Two may find that nobody has it open any more. */
-static void take_out(struct extfuse_context *ctx, struct standing *s)
-{
 	if (hlist_unhashed(&s->node))
-		return;
-	look(ctx, s);
+		return NULL;
+	note_reads(ctx, s);
 	hash_del_rcu(&s->node);
 	WRITE_ONCE(ctx->standing_count, ctx->standing_count - 1);
-	call_rcu(&s->rcu, free_standing);
+	kfree_rcu(s, rcu);
+	return file;
+}
+
+static void let_go(struct file *file)
+{
+	if (file)
+		fput(file);
 }
 
 /* ---- requests: with preemption disabled ---- */
@@ -116,7 +121,7 @@ static bool grant_open(struct extfuse_context *ctx, const struct fuse_args *args
 		return false;
 	s = find_open(ctx, args->nodeid);
 	/* The daemon knows best what has become of a file that somebody else has removed or replaced. */
-	if (!s || !READ_ONCE(file_inode(s->file)->i_nlink))
+	if (!s || !READ_ONCE(s->inode->i_nlink))
 		return false;
 	opens = atomic_read(&s->opens);
 	do {
@@ -131,6 +136,7 @@ static enum extfuse_stands take_back(struct extfuse_context *ctx, const struct f
 {
 	const struct fuse_release_in *in = args->in_args[0].value;
 	struct standing *s = args->in_numargs == 1 ? find_handle(ctx, args->nodeid, in->fh) : NULL;
+	struct file *file;
 	int opens;
 
 	if (!s)
@@ -145,16 +151,20 @@ static enum extfuse_stands take_back(struct extfuse_context *ctx, const struct f
 	if (opens - 1 != ENDED)
 		return EXTFUSE_STANDS;
 	raw_spin_lock(&ctx->standing_lock);
-	take_out(ctx, s);
+	file = take_out(ctx, s);
 	raw_spin_unlock(&ctx->standing_lock);
+	let_go(file);
 	return EXTFUSE_LAST_RELEASE;
 }
 
-enum extfuse_stands extfuse_standing(struct extfuse_context *ctx, const struct fuse_args *args)
+enum extfuse_stands extfuse_ask_standing(struct extfuse_context *ctx, const struct fuse_args *args)
 {
-	if (args->opcode == FUSE_RELEASE)
-		return take_back(ctx, args);
-	return grant_open(ctx, args) ? EXTFUSE_STANDS : EXTFUSE_NOT_STANDING;
+	enum extfuse_stands stands = args->opcode == FUSE_RELEASE ? take_back(ctx, args) :
+		grant_open(ctx, args) ? EXTFUSE_STANDS : EXTFUSE_NOT_STANDING;
+
+	if (stands == EXTFUSE_STANDS)
+		extfuse_count(ctx, args->opcode, hits);
+	return stands;
 }
 
 /* ---- the daemon ---- */
@@ -175,7 +185,8 @@ static struct standing *new_standing(const struct extfuse_standing *arg)
 		sizeof(arg->backing_id));
 	s->file = fget(arg->fd);
 	if (s->file) {
-		err = file_inode(s->file)->i_nlink ? extfuse_fit_for_backing(s->file) : -ESTALE;
+		s->inode = file_inode(s->file);
+		err = s->inode->i_nlink ? extfuse_fit_for_backing(s->file) : -ESTALE;
 		if (!err)
 			return s;
 		fput(s->file);
@@ -184,21 +195,34 @@ static struct standing *new_standing(const struct extfuse_standing *arg)
 	return ERR_PTR(err);
 }
 
+/* 0, or why there can be no more. With the lock. */
+static int room_for(struct extfuse_context *ctx, const struct extfuse_standing *arg)
+{
+	struct standing *s;
+	int n = 0;
+
+	hash_for_each_possible(ctx->standing, s, node, arg->nodeid) {
+		if (s->nodeid != arg->nodeid)
+			continue;
+		if (s->fh == arg->fh || !(atomic_read(&s->opens) & ENDED))
+			return -EEXIST;
+		n++;
+	}
+	return n < EXTFUSE_STANDING_OF_NODE && ctx->standing_count < EXTFUSE_STANDING_MAX ? 0 : -ENOSPC;
+}
+
 static int add(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 {
 	struct standing *s = new_standing(arg);
-	int err = 0;
+	int err;
 
 	if (IS_ERR(s))
 		return PTR_ERR(s);
 	raw_spin_lock(&ctx->standing_lock);
-	if (find_open(ctx, arg->nodeid) || find_handle(ctx, arg->nodeid, arg->fh))
-		err = -EEXIST;
-	else if (ctx->standing_count >= EXTFUSE_STANDING_MAX)
-		err = -ENOSPC;
+	err = room_for(ctx, arg);
 	if (!err) {
 		/* What the caller has put is answered again only when this is looked at. */
-		s->accessed = accessed(s);
+		s->accessed = atime_ns(s);
 		hash_add_rcu(ctx->standing, &s->node, s->nodeid);
 		WRITE_ONCE(ctx->standing_count, ctx->standing_count + 1);
 		extfuse_word_bump(ctx, extfuse_node_word(ctx, s->nodeid));
@@ -214,6 +238,7 @@ static int add(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 /* How often it is open still. */
 static int end(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 {
+	struct file *file = NULL;
 	struct standing *s;
 	int opens = -ENOENT;
 
@@ -222,9 +247,10 @@ static int end(struct extfuse_context *ctx, const struct extfuse_standing *arg)
 	if (s) {
 		opens = atomic_fetch_or(ENDED, &s->opens) & OPENS;
 		if (!opens)
-			take_out(ctx, s);
+			file = take_out(ctx, s);
 	}
 	raw_spin_unlock(&ctx->standing_lock);
+	let_go(file);
 	return opens;
 }
 
@@ -244,6 +270,7 @@ void extfuse_drop_standing(struct extfuse_context *ctx)
 
 	hash_for_each_safe(ctx->standing, i, next, s, node) {
 		hash_del(&s->node);
-		free_standing(&s->rcu);
+		fput(s->file);
+		kfree(s);
 	}
 }

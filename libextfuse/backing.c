@@ -21,33 +21,32 @@ API int extfuse_backing(struct extfuse *x, uint64_t nodeid, int fd)
 	return ioctl(x->device, EXTFUSE_IOC_BACKING, &b) ? -errno : 0;
 }
 
+static int standing(struct extfuse *x, struct extfuse_standing *s)
+{
+	int n;
+
+	if (!x->attached)
+		return -ENOTCONN;
+	if (native(x))
+		return -ENOTSUP;
+	n = ioctl(x->device, EXTFUSE_IOC_STANDING, s);
+	/* A module that does not know it. */
+	return n >= 0 ? n : errno == ENOTTY ? -ENOTSUP : -errno;
+}
+
 API int extfuse_standing(struct extfuse *x, uint64_t nodeid, int fd, const struct fuse_open_out *out)
 {
 	struct extfuse_standing s = { .nodeid = nodeid, .fh = out->fh, .fd = fd, .open_flags = out->open_flags };
 
-	if (!x->attached)
-		return -ENOTCONN;
-	if (native(x))
-		return -ENOTSUP;
 	if (!nodeid || fd < 0)
 		return -EINVAL;
 	memcpy(&s.backing_id, (const char *)out + FE_OPEN_OUT_BACKING_ID, sizeof(s.backing_id));
-	if (!ioctl(x->device, EXTFUSE_IOC_STANDING, &s))
-		return 0;
-	return errno == ENOTTY ? -ENOTSUP : -errno;
+	return standing(x, &s);
 }
 
 API int extfuse_standing_end(struct extfuse *x, uint64_t nodeid, uint64_t fh)
 {
-	struct extfuse_standing s = { .nodeid = nodeid, .fh = fh, .fd = -1 };
-	int opens;
-
-	if (!x->attached)
-		return -ENOTCONN;
-	if (native(x))
-		return -ENOTSUP;
-	opens = ioctl(x->device, EXTFUSE_IOC_STANDING, &s);
-	return opens < 0 ? -errno : opens;
+	return standing(x, &(struct extfuse_standing){ .nodeid = nodeid, .fh = fh, .fd = -1 });
 }
 
 static int caps_call(long call, struct __user_cap_data_struct *data)

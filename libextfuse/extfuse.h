@@ -300,14 +300,16 @@ int extfuse_backing_close(struct extfuse *x, int backing_id);
  * `fd`, which is the file that is read, and stays the caller's. out->fh is one that no open has which the daemon
  * answered. What the daemon grants itself must agree with it on FOPEN_PASSTHROUGH. To be called when
  * permissions are checked by the kernel, and where FLUSH has nothing to do (FOPEN_NOFLUSH). -EEXIST: the node
- * has one; -ENOTSUP: the module is older; -ELOOP, -EINVAL: not a regular file of an ordinary file system;
- * -ENOSPC. Since 0.3.
+ * has one; -ENOTSUP: the module is older; -ELOOP, -EINVAL: not a regular file of an ordinary file system; -ESTALE: it
+ * has no name; -EBADF: no such descriptor; -ENOSPC: there are too many, or of this node too many that were ended while
+ * they were open. Since 0.3.
  */
 int extfuse_standing(struct extfuse *x, uint64_t nodeid, int fd, const struct fuse_open_out *out);
 
 /*
  * Ends that. Above 0: the handle is open so often, and the last RELEASE will come to the daemon, with which it may
- * give back what the handle has. 0 or -ENOENT: nobody has it open. Can be asked again. Since 0.3.
+ * give back what the handle has. 0 or -ENOENT: nobody has it open. Can be asked again. -ENOTSUP: the module is older, so
+ * there is none. Since 0.3.
  */
 int extfuse_standing_end(struct extfuse *x, uint64_t nodeid, uint64_t fh);
 

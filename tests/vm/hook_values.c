@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <sys/xattr.h>
 
+#include "bpf/extfuse_ioctl.h"
 #include "tests/mount/cachefs.h"
 
 static char target[64] = "first/target";
@@ -199,6 +200,33 @@ static void handles(void)
 	expect(n >= 1 && n < 99, "open-invalidated", "open and close asked %u times", n);
 }
 
+/* Who has files open can not fill the module. */
+static void standing_bounded(uint64_t id, int file)
+{
+	struct fuse_open_out out = { .fh = 1000, .open_flags = FOPEN_NOFLUSH };
+	int fds[EXTFUSE_STANDING_OF_NODE], err;
+
+	for (int i = 0; i < EXTFUSE_STANDING_OF_NODE; i++, out.fh++) {
+		err = extfuse_standing(x, id, file, &out);
+		fds[i] = open("s", O_RDONLY);
+		if (!err)
+			err = extfuse_standing_end(x, id, out.fh) != 1;
+		expect(!err, "standing-ended-open", "number %d: %d", i, err);
+	}
+	err = extfuse_standing(x, id, file, &out);
+	expect(err == -ENOSPC, "standing-of-one-node", "%d", err);
+	asked_to_close(fds[0]);
+	err = extfuse_standing(x, id, file, &out);
+	expect(!err, "standing-when-closed", "%d", err);
+	extfuse_standing_end(x, id, out.fh);
+	for (int i = 1; i < EXTFUSE_STANDING_OF_NODE; i++)
+		asked_to_close(fds[i]);
+	err = extfuse_standing(x, id, -1, &out);
+	expect(err == -EINVAL, "standing-no-file", "%d", err);
+	err = extfuse_standing(x, id, 999, &out);
+	expect(err == -EBADF, "standing-not-open", "%d", err);
+}
+
 /* A handle of the server's that all use. */
 static void standing(void)
 {
@@ -235,6 +263,7 @@ static void standing(void)
 	expect(n == 1, "standing-last", "asked %u times", n);
 	err = extfuse_standing_end(x, id, out.fh);
 	expect(err == -ENOENT, "standing-over", "%d", err);
+	standing_bounded(id, file);
 	/* Reads are seen by the file's time. */
 	extfuse_standing(x, id, file, &out);
 	stat("s", &st);
@@ -253,6 +282,8 @@ static void standing(void)
 	expect(opens() > before, "standing-unlinked", "not asked");
 	err = extfuse_standing_end(x, id, out.fh);
 	expect(!err, "standing-end-of-none", "%d", err);
+	err = extfuse_standing(x, id, file, &out);
+	expect(err == -ESTALE, "standing-nameless", "%d", err);
 	close(file);
 }
 
