@@ -17,6 +17,7 @@
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
 #include <linux/workqueue.h>
+#include <asm/ioctls.h>
 #include <asm/word-at-a-time.h>
 
 #include "extfuse.h"
@@ -225,10 +226,29 @@ const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nod
 	EXTFUSE_BIT(FUSE_IOCTL) | EXTFUSE_BIT(FUSE_FALLOCATE) | EXTFUSE_BIT(FUSE_RENAME2) | \
 	EXTFUSE_BIT(FUSE_COPY_FILE_RANGE) | EXTFUSE_BIT(FUSE_TMPFILE))
 
+/* What is asked of any file: isatty(3), lsattr(1). Others may change something, whatever their direction says. */
+static inline bool extfuse_ioctl_asks(u32 command)
+{
+	switch (command) {
+	case TCGETS:
+	case TIOCGWINSZ:
+	case FS_IOC_GETFLAGS:
+	case FS_IOC32_GETFLAGS:
+	case FS_IOC_FSGETXATTR:
+	case FS_IOC_GETVERSION:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static inline bool extfuse_mutates(const struct fuse_args *args)
 {
-	if (args->opcode >= EXTFUSE_OPCODES || EXTFUSE_MUTATIONS & EXTFUSE_BIT(args->opcode))
+	if (args->opcode >= EXTFUSE_OPCODES)
 		return true;
+	if (EXTFUSE_MUTATIONS & EXTFUSE_BIT(args->opcode))
+		return args->opcode != FUSE_IOCTL ||
+			!extfuse_ioctl_asks(((const struct fuse_ioctl_in *)args->in_args[0].value)->cmd);
 	return args->opcode == FUSE_OPEN &&
 		((const struct fuse_open_in *)args->in_args[0].value)->flags & O_TRUNC;
 }

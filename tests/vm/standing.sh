@@ -86,6 +86,8 @@ unasked() {
 	shows all-text text
 	like all-hits '"cache_hits":[{][^}]*"OPEN":[1-9][^}]*"RELEASE":[1-9]' "$(status_json "$mnt")"
 	exec 5<"$mnt/file"
+	asks terminal 1 IOCTL test -t 5
+	asks terminal-changes-nothing 0 "GETATTR LOOKUP OPEN" read_file
 	asks fstat 0 "GETATTR LOOKUP" stat -L -c %s /proc/self/fd/5
 	exec 5<&-
 	pid=$(status_of worker_pid)
