@@ -258,11 +258,10 @@ struct fe_ioctl {
 #define FE_FEAT_PASSTHROUGH_MIXED (1u << 11)
 /*
  * A handle that was opened for reading, without flags that change how, serves whoever the kernel lets open the file
- * for reading: nothing but read() is done by it, flush() has nothing to do, and open_file() has told neither
- * FE_OPEN_DIRECT_IO nor FE_OPEN_KEEP_CACHE nor FE_OPEN_STREAM nor FE_OPEN_NONSEEKABLE. backing_fd() tells the file
- * that is read: one of a file system on this machine, whose time of access says when. Then the module extfuse
- * may answer opens by it, and release() comes later. Needs FE_FEAT_PASSTHROUGH, and no FE_FEAT_LOCKS or
- * FE_FEAT_FLOCK. Since 0.3.
+ * for reading, where open_file() has told FE_OPEN_NOFLUSH and nothing else but FE_OPEN_PARALLEL_WRITES: nothing but
+ * read() is done by it. backing_fd() tells the file that is read: one of a file system on this machine, whose time of
+ * access says when. Then the module extfuse may answer opens by it, and release() comes later. Needs
+ * FE_FEAT_PASSTHROUGH, and does nothing with FE_FEAT_LOCKS or FE_FEAT_FLOCK. Since 0.3.
  */
 #define FE_FEAT_STANDING	(1u << 12)
 

@@ -73,9 +73,9 @@ static struct extfuse_protocol protocol_of(const struct fe_host *h)
 }
 
 /*
- * Nothing is put for these, so they need not be looked for. An OPEN that is not seen could not be told from
- * none: a handle of most backends is a descriptor, which somebody has to close; and of a file that the kernel
- * reads and writes by itself nothing may be answered while it is open (extfuse_hold()).
+ * Nothing is put for these, so they need not be looked for. An OPEN that a handler answers can not be told from
+ * none: a handle of most backends is a descriptor, which somebody has to close. What the module counts by itself
+ * (standing.c) needs no handler.
  */
 static void leave_out(struct fe_host *h)
 {

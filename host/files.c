@@ -59,11 +59,11 @@ int64_t op_open(struct call *c)
 	/* The kernel then opens files by itself (FUSE_NO_OPEN_SUPPORT). */
 	if (!c->host->be->open_file)
 		return -ENOSYS;
-	/* Who writes decides anew how data pass; and what comes here though a handle stands is of a file that has no
-	 * name any more. */
-	standing_end(c->host, &c->req, c->node.nodeid);
-	open_begin(c, &o);
-	err = c->host->be->open_file(c->host->priv, &c->req, &c->node, flags, io_flags(in->open_flags), &o);
+	standing_open(c, flags);
+	do {
+		open_begin(c, &o);
+		err = c->host->be->open_file(c->host->priv, &c->req, &c->node, flags, io_flags(in->open_flags), &o);
+	} while (standing_make_room(c, err));
 	return err ? err : open_finish(c, &c->node, &o, false, flags, (void *)c->out);
 }
 
@@ -75,8 +75,10 @@ int64_t op_opendir(struct call *c)
 
 	if (!c->host->be->opendir)
 		return -ENOSYS;
-	open_begin(c, &o);
-	err = c->host->be->opendir(c->host->priv, &c->req, &c->node, in->flags, &o);
+	do {
+		open_begin(c, &o);
+		err = c->host->be->opendir(c->host->priv, &c->req, &c->node, in->flags, &o);
+	} while (standing_make_room(c, err));
 	return err ? err : open_finish(c, &c->node, &o, true, in->flags, (void *)c->out);
 }
 

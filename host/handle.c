@@ -137,7 +137,7 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 	struct note *note = fr_slot_note(s);
 	struct node *n = node_of(node);
 	struct fe_node pub = *node;
-	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(node_open_lock(h, node));
+	_cleanup_unlock_ pthread_mutex_t *held = fe_lock(node_open_lock(h, node->nodeid));
 	bool first = !dir && !n->nopen, hold;
 	int32_t backing = dir ? 0 : n->backing_id;
 	struct handle *hd;
@@ -161,7 +161,7 @@ int handle_add(struct call *c, const struct fe_node *node, const struct fe_open 
 		hd->writes = !dir && (flags & O_ACCMODE) != O_RDONLY;
 		hd->held = hold;
 		hd->all_names = dir && o->flags & FE_OPEN_ALL_NAMES;
-		hd->standing = !dir && standing_fit(h, flags) ? STANDING_FIT : STANDING_NOT;
+		hd->standing = !dir && standing_fit(h, flags, o->flags) ? STANDING_FIT : STANDING_NOT;
 		out->fh = fr_record_id(h->handles, hd);
 		fr_set(s, n->handles, n->handles + 1);
 		fr_set(s, n->writers, n->writers + hd->writes);
@@ -216,7 +216,7 @@ void handle_remove(struct fe_host *h, const struct fe_request *req, uint64_t fh,
 	held = hd->held;
 	s = step_slot(h);
 	note = fr_slot_note(s);
-	lock = node_open_lock(h, &node);
+	lock = node_open_lock(h, node.nodeid);
 	pthread_mutex_lock(lock);
 	/* Before the handle ends: then a successor does it again. */
 	if (h->hook && !dir && n->nopen == 1 && n->backing_id < 0)

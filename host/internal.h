@@ -32,9 +32,9 @@
 #define REPLY_SIZE	(sizeof(struct fuse_out_header) + MAX_WRITE + 4096u)
 #define ROOT_ID		FUSE_ROOT_ID
 
-/* Of the nodes that share a place, which handle stands. */
+/* Of the nodes that share a place, which handle stands. Guarded by an open lock. */
 struct standing {
-	uint64_t nodeid;	/* 0: none */
+	uint64_t nodeid;	/* 0: none; looked at without the lock, too */
 	uint64_t fh;
 	uint64_t candidate;	/* node that was released last */
 };
@@ -158,7 +158,9 @@ struct fe_host {
 	pthread_mutex_t parked_lock;	/* its records, and who was interrupted */
 	pthread_mutex_t open_locks[STRIPES];
 	struct order orders[STRIPES];
-	struct standing standing[STANDING_FILES];	/* each guarded by an open lock */
+	struct standing standing[STANDING_FILES];
+	unsigned standing_places;	/* of these; a multiple of STRIPES, so a place has one lock */
+	_Atomic bool standing_lacks;	/* the module does not know it */
 	pthread_mutex_t readings_lock;
 	struct reading readings[READINGS];
 	unsigned readings_at;
@@ -221,7 +223,7 @@ void note_settle(struct fe_host *h, struct note *note);
 uint64_t node_of_key(void *host, const void *key);
 int node_with_key(void *host, const void *key, int (*fn)(void *arg, struct fe_node *node), void *arg);
 struct node *node_of(const struct fe_node *n);
-pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n);
+pthread_mutex_t *node_open_lock(struct fe_host *h, uint64_t nodeid);
 
 /* worker.c */
 /* For the thread that is to serve from the slot with w->index. */
@@ -327,12 +329,17 @@ void handles_fini(struct fe_host *h);
 bool backing_close(struct fe_host *h, uint32_t id);
 
 /* standing.c */
-/* Whether a handle that is opened so may stand. */
-bool standing_fit(const struct fe_host *h, uint32_t flags);
+void standing_init(struct fe_host *h);
+/* Whether a handle may stand that the backend opened so; told: FE_OPEN_*. */
+bool standing_fit(const struct fe_host *h, uint32_t flags, uint32_t told);
+/* An OPEN that the module did not answer. */
+void standing_open(struct call *c, uint32_t flags);
 /* A RELEASE: whether it is not the end of the handle, or that was seen to. */
 bool standing_keep(struct call *c, uint64_t fh);
 /* No handle of the node stands from now on. */
 void standing_end(struct fe_host *h, const struct fe_request *req, uint64_t nodeid);
+/* Whether that was for a lack of descriptors, and there are more now. */
+bool standing_make_room(struct call *c, int err);
 /* In a successor, when what was under way is settled. */
 void standing_resume(struct fe_host *h);
 

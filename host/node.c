@@ -23,9 +23,9 @@ static void node_public(struct fe_host *h, struct node *n, struct fe_node *out)
 	out->opens = n->nopen;
 }
 
-pthread_mutex_t *node_open_lock(struct fe_host *h, const struct fe_node *n)
+pthread_mutex_t *node_open_lock(struct fe_host *h, uint64_t nodeid)
 {
-	return &h->open_locks[(uint32_t)n->nodeid % STRIPES];
+	return &h->open_locks[(uint32_t)nodeid % STRIPES];
 }
 
 int nodes_init(struct fe_host *h)

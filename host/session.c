@@ -109,7 +109,7 @@ static void process_reset(void *arg)
 	pthread_mutexattr_destroy(&recursive);
 	for (int i = 0; i < STRIPES; i++)
 		pthread_mutex_init(&h->open_locks[i], NULL);
-	memset(h->standing, 0, sizeof(h->standing));
+	standing_init(h);
 	pthread_mutex_init(&h->readings_lock, NULL);
 	for (int i = 0; i < READINGS; i++)
 		h->readings[i].fh = h->readings[i].busy = 0;

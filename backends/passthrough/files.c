@@ -33,7 +33,7 @@ static void opened(struct passthrough *pt, int fd, uint32_t flags, struct fe_ope
 	f->opened = 1;
 	f->direct = !!(flags & O_DIRECT);
 	put_fd(pt, &f->fd, fd);
-	out->flags = FE_OPEN_PARALLEL_WRITES | (pt->noflush ? FE_OPEN_NOFLUSH : 0);
+	out->flags = FE_OPEN_PARALLEL_WRITES | (tells_nothing(pt, fd) ? FE_OPEN_NOFLUSH : 0);
 }
 
 int truncate_node(struct passthrough *pt, const struct fe_request *req, struct fe_node *node, int fd, off_t size,

@@ -152,6 +152,14 @@ static bool is_local(const struct statfs *fs)
 	return false;
 }
 
+bool tells_nothing(const struct passthrough *pt, int fd)
+{
+	struct statfs fs;
+
+	/* What is mounted below may be anything. */
+	return pt->noflush && (!pt->cross || (!fstatfs(fd, &fs) && is_local(&fs)));
+}
+
 /* Without file handles each known file costs a descriptor. */
 static void settle_descriptors(struct passthrough *pt, bool asked)
 {

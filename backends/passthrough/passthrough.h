@@ -94,7 +94,7 @@ struct passthrough {
 	bool cross;		/* submounts are served too */
 	bool confined;		/* ... are not, and lookups have to see to it */
 	bool writeback;
-	bool noflush;
+	bool noflush;		/* of local files: close(2) has nothing to tell */
 	bool absences;		/* the kernel keeps that a name is absent */
 	bool source_locks;
 	pthread_mutex_t mounts_lock;
@@ -136,6 +136,10 @@ static inline struct pt_file *pt_file(const struct fe_handle *handle)
 {
 	return (struct pt_file *)handle->record;
 }
+
+/* passthrough.c */
+/* Whether close(2) of this file has nothing to tell. */
+bool tells_nothing(const struct passthrough *pt, int fd);
 
 /* fd: open for writing, or any other to have one opened. */
 int truncate_node(struct passthrough *pt, const struct fe_request *req, struct fe_node *node, int fd, off_t size,

@@ -37,6 +37,14 @@ asks() {
 	same "$1" "$2" $(($(upcalls "${ops[@]}") - before))
 }
 
+less_than() { # NAME LIMIT COUNT
+	if [ "$3" -lt "$2" ]; then
+		ok "$1 ($3)"
+	else
+		fail "$1" "$3 times"
+	fi
+}
+
 # read_file [TIMES [NAME]]: without a process for it, and without an ioctl(2) (read would ask for a terminal).
 read_file() {
 	local i lines
@@ -167,7 +175,7 @@ freed() {
 # ---- what stays ----
 
 ends() {
-	local free
+	local free handles
 	# Nobody's name any more: the server opens it, and only as long as it has to.
 	check stands-to-be-removed wait_until 30 stands
 	exec 5<"$mnt/file"
@@ -181,6 +189,16 @@ ends() {
 	free=$(disk_free)
 	rm "$mnt/file"
 	check removed-freed wait_until 30 freed $((free + 15 * 1024))
+	# Behind our back: only who opens it finds out.
+	echo text >"$src/behind"
+	read_file 3 behind
+	check behind-stands stands behind
+	handles=$(status_of handles)
+	exec 5<"$mnt/behind"
+	rm "$src/behind"
+	read_file 1 behind
+	exec 5<&-
+	check behind-ended wait_until 20 few_handles $((handles - 1))
 	check forgotten wait_until 60 root_only
 }
 
@@ -234,6 +252,82 @@ killed() {
 	check upgraded-stands wait_until 30 stands
 	check killed-forgotten wait_until 60 root_only
 	umount_fe "$mnt"
+}
+
+# Where it is opened again at once, an OPEN is in the queue when the handle of the one before comes to stand.
+hot() {
+	local before n pids pid
+	fresh "cache=hook,max_threads=1,$long"
+	pid=$(status_of worker_pid)
+	echo text >"$src/queued"
+	read_file 1 queued
+	exec 5<"$mnt/queued"
+	kill -STOP "$pid"
+	# A thread that waits for a request may still take one.
+	sleep 1
+	exec 5<&-
+	read_file 1 queued &
+	sleep 1
+	kill -CONT "$pid"
+	wait $!
+	asks queued 0 OPEN read_file 1 queued
+	for n in 1 4; do
+		echo text >"$src/hot-$n"
+		pids=()
+		before=$(upcalls OPEN)
+		for ((pid = 0; pid < n; pid++)); do
+			read_file 500 "hot-$n" &
+			pids+=($!)
+		done
+		wait "${pids[@]}"
+		less_than "hot-$n" 10 $(($(upcalls OPEN) - before))
+	done
+	umount_fe "$mnt"
+}
+
+# What nobody has open gives way to what somebody wants to open.
+short() {
+	local most opened=0 i fd fds=()
+	most=$(ulimit -n)
+	ulimit -n 1024
+	fresh "cache=hook,$long"
+	ulimit -n "$most"
+	for i in {1..900}; do
+		echo "$i" >"$src/$i"
+	done
+	for i in {1..900}; do
+		read_file 3 "$i"
+	done
+	check short-bounded wait_until 20 few_handles 128
+	for i in {1..900}; do
+		{ exec {fd}<"$mnt/$i"; } 2>/dev/null || break
+		fds+=("$fd")
+	done
+	opened=${#fds[@]}
+	for fd in "${fds[@]::20}"; do
+		exec {fd}<&-
+	done
+	check "short-made-room: $opened open" wait_until 20 few_handles $((opened - 20))
+	for fd in "${fds[@]:20}"; do
+		exec {fd}<&-
+	done
+	check short-forgotten wait_until 60 root_only
+	umount_fe "$mnt"
+}
+
+# A file system that may be another machine's: close(2) may have something to tell, and others may read.
+below() {
+	rm -rf "$src"
+	mkdir -p "$src/below" "$src/own"
+	mount -t sysfs none "$src/below"
+	touch "$src/own/file"
+	mount_fe "$src" "$mnt" "cache=exact,submounts,nopassthrough,$long"
+	read_file 10 own/file
+	check below-own wait_until 20 stands own/file
+	asks below-other 5 OPEN read_file 5 below/kernel/fscaps
+	check below-told test "$(upcalls FLUSH)" -gt 0
+	umount_fe "$mnt"
+	umount "$src/below"
 }
 
 # Each reader has a file open all the time, and others come and go.
@@ -309,5 +403,8 @@ bounded
 killed
 storm
 cached
+hot
+short
+below
 check unload wait_until 20 rmmod extfuse
 finish
