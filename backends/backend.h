@@ -258,10 +258,11 @@ struct fe_ioctl {
 #define FE_FEAT_PASSTHROUGH_MIXED (1u << 11)
 /*
  * A handle that was opened for reading, without flags that change how, serves whoever the kernel lets open the file
- * for reading, where open_file() has told FE_OPEN_NOFLUSH and nothing else but FE_OPEN_PARALLEL_WRITES: nothing but
- * read() is done by it. backing_fd() tells the file that is read: one of a file system on this machine, whose time of
- * access says when. Then the module extfuse may answer opens by it, and release() comes later. Needs
- * FE_FEAT_PASSTHROUGH, and does nothing with FE_FEAT_LOCKS or FE_FEAT_FLOCK. Since 0.3.
+ * for reading, where open_file() has told FE_OPEN_NOFLUSH and nothing else but FE_OPEN_PARALLEL_WRITES: several may
+ * read(), lseek(), fsync(), ioctl(), getattr() and copy_file_range() by it at a time. backing_fd() tells the file that
+ * is read: one of a file system on this machine, whose time of access says when. Then the module extfuse may answer
+ * opens by it, and release() comes later. Needs FE_FEAT_PASSTHROUGH, and does nothing with FE_FEAT_LOCKS or
+ * FE_FEAT_FLOCK. Since 0.3.
  */
 #define FE_FEAT_STANDING	(1u << 12)
 

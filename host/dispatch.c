@@ -177,6 +177,8 @@ static int64_t run(struct call *c, const struct operation *op)
 	if (err)
 		return err;
 	result = op->run(c);
+	/* Not again: a name may have been made. The next one finds room. */
+	standing_make_room(c, (int)result);
 	node_put(h, &c->node);
 	return result;
 }

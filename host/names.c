@@ -51,8 +51,10 @@ int64_t op_lookup(struct call *c)
 
 	if (err)
 		return err;
-	entry_begin(c, &e);
-	err = h->be->lookup(h->priv, &c->req, &c->node, name, &e);
+	do {
+		entry_begin(c, &e);
+		err = h->be->lookup(h->priv, &c->req, &c->node, name, &e);
+	} while (standing_make_room(c, err));
 	if (err == -ENOENT)
 		answers_negative(c, name, 0);
 	if (err == -ENOENT && driver_valid(h, h->opt.negative_valid)) {

@@ -286,11 +286,12 @@ hot() {
 }
 
 # What nobody has open gives way to what somebody wants to open.
+# short OPTIONS
 short() {
 	local most opened=0 i fd fds=()
 	most=$(ulimit -n)
 	ulimit -n 1024
-	fresh "cache=hook,$long"
+	fresh "cache=hook,$1"
 	ulimit -n "$most"
 	for i in {1..900}; do
 		echo "$i" >"$src/$i"
@@ -404,7 +405,8 @@ killed
 storm
 cached
 hot
-short
+short "$long"
+short attr_timeout=3600,entry_timeout=0
 below
 check unload wait_until 20 rmmod extfuse
 finish
