@@ -4,6 +4,7 @@
  * Many processes at once on one directory. Each keeps a model of its own files and verifies every
  * byte against it; on what they share, they verify that nothing is lost, doubled or won twice.
  * What is in the files follows from the seed, the order between processes does not.
+ *   HAMMER_NO_SHARED_PAGES   as --no-shared-pages
  */
 #include <dirent.h>
 #include <errno.h>
@@ -521,6 +522,7 @@ static void parse(int argc, char **argv)
 
 	if (getrandom(&opt.seed, 4, 0) != 4)
 		opt.seed = 1;
+	opt.no_shared_pages = getenv("HAMMER_NO_SHARED_PAGES");
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 's')
 			opt.seed = strtoull(optarg, NULL, 0);

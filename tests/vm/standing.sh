@@ -288,7 +288,7 @@ hot() {
 # What nobody has open gives way to what somebody wants to open.
 # short OPTIONS
 short() {
-	local most opened=0 i fd fds=()
+	local most i fd fds=()
 	most=$(ulimit -n)
 	ulimit -n 1024
 	fresh "cache=hook,$1"
@@ -406,7 +406,9 @@ storm
 cached
 hot
 short "$long"
+known=$opened
 short attr_timeout=3600,entry_timeout=0
+check "short-as-many: $opened of $known" [ $((opened + 64)) -ge "$known" ]
 below
 check unload wait_until 20 rmmod extfuse
 finish
