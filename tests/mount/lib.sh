@@ -348,6 +348,22 @@ status_json() {
 	wait_until 10 "$FECTL" status "$1" --json 2>/dev/null || "$FECTL" status "$1" --json
 }
 
+# status_of MOUNTPOINT KEY: a number of the status, read by the shell: where QEMU is the machine, a process costs more.
+status_of() {
+	[[ $(status_json "$1") =~ \"$2\":([0-9]+) ]]
+	printf '%s\n' "${BASH_REMATCH[1]}"
+}
+
+# upcalls MOUNTPOINT OPCODE...: how often the server was asked for these.
+upcalls() {
+	local requests='' op sum=0
+	[[ $(status_json "$1") =~ \"requests\":\{([^}]*)\} ]] && requests=${BASH_REMATCH[1]}
+	for op in "${@:2}"; do
+		[[ $requests =~ \"$op\":([0-9]+) ]] && sum=$((sum + BASH_REMATCH[1]))
+	done
+	echo "$sum"
+}
+
 # json_of MOUNTPOINT EXPRESSION: a Python expression over the status `s`.
 json_of() {
 	status_json "$1" | python3 -c 'import json, sys; s = json.load(sys.stdin); print(eval(sys.argv[1]))' "$2"

@@ -20,30 +20,6 @@ case $(uname -r) in
 *) passed_through=setid,kept-flags ;;
 esac
 
-# A new process costs more here than most of what is tested: so the status is read by the shell.
-# status_of KEY: a number of the status.
-status_of() {
-	[[ $(status_json "$mnt") =~ \"$1\":([0-9]+) ]]
-	printf '%s\n' "${BASH_REMATCH[1]}"
-}
-
-# upcalls OPCODE
-upcalls() {
-	local requests=
-	[[ $(status_json "$mnt") =~ \"requests\":\{([^}]*)\} ]] && requests=${BASH_REMATCH[1]}
-	[[ $requests =~ \"$1\":([0-9]+) ]] && printf '%s\n' "${BASH_REMATCH[1]}" || echo 0
-}
-
-root_only() {
-	echo 2 >/proc/sys/vm/drop_caches
-	"$FECTL" status --json "$mnt" | grep -q '"nodes":1,"handles":0,'
-}
-
-nothing_left() {
-	find "$mnt" -mindepth 1 -delete
-	wait_until 60 root_only || { "$FECTL" status "$mnt"; return 1; }
-}
-
 fresh() { # OPTIONS
 	rm -rf "$scratch/disk/plain" "$src"
 	mkdir -p "$scratch/disk/plain" "$src"
@@ -55,9 +31,9 @@ fresh() { # OPTIONS
 settled() {
 	local before path=${2:-$mnt/file}
 	stat -c %s "$path" >"$scratch/out"
-	before=$(upcalls "${1:-LOOKUP}")
+	before=$(upcalls "$mnt" "${1:-LOOKUP}")
 	stat -c %s "$path" >"$scratch/out"
-	[ "$before" = "$(upcalls "${1:-LOOKUP}")" ]
+	[ "$before" = "$(upcalls "$mnt" "${1:-LOOKUP}")" ]
 }
 
 # ---- what is answered, and what is not ----
@@ -79,18 +55,18 @@ engine() {
 	like off '"engine":"off"' "$(status_json "$mnt")"
 	echo text >"$src/file"
 	stat -c %s "$mnt/file" >"$scratch/out"
-	before=$(upcalls LOOKUP)
+	before=$(upcalls "$mnt" LOOKUP)
 	stat -c %s "$mnt/file" >"$scratch/out"
-	same off-asks $((before + 1)) "$(upcalls LOOKUP)"
+	same off-asks $((before + 1)) "$(upcalls "$mnt" LOOKUP)"
 	umount_fe "$mnt"
 }
 
 # asks NAME OPCODE COUNT COMMAND...: the server is asked so often.
 asks() {
 	local before
-	before=$(upcalls "$2")
+	before=$(upcalls "$mnt" "$2")
 	"${@:4}" >"$scratch/out" 2>&1 || true
-	same "$1" "$3" $(($(upcalls "$2") - before))
+	same "$1" "$3" $(($(upcalls "$mnt" "$2") - before))
 }
 
 answers() {
@@ -158,11 +134,11 @@ answers() {
 	done
 	# A server that answers nothing.
 	check settled-again wait_until 30 settled
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	kill -STOP "$pid"
 	check server-stopped timeout 20 stat -c %s "$mnt/file"
 	kill -CONT "$pid"
-	check counts nothing_left
+	check counts nothing_left "$mnt" 60
 	umount_fe "$mnt"
 }
 
@@ -290,7 +266,7 @@ full() {
 	stat -c %s "$mnt/file" >"$scratch/out"
 	asks full-latest LOOKUP 0 stat -c %s "$mnt/file"
 	like full-hits '"hits":[1-9]' "$(status_json "$mnt")"
-	check full-counts nothing_left
+	check full-counts nothing_left "$mnt" 60
 	umount_fe "$mnt"
 }
 
@@ -355,7 +331,7 @@ data() {
 	# While nobody serves.
 	exec 5<>"$mnt/file"
 	stat "$mnt/file" >"$scratch/out"
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	kill -STOP "$pid"
 	same data-server-stopped 1 "$(timeout 20 head -n 1 <&5)"
 	kill -CONT "$pid"
@@ -378,7 +354,7 @@ data() {
 	run_as 1000 1000 dd if=/dev/zero of="$mnt/big" bs=64k 2>"$scratch/out" || true
 	like data-full 'No space left' "$(cat "$scratch/out")"
 	same data-reserved-left 1 "$(($(stat -f -c '%f * 100 / %b' "$scratch/reserved") > 20))"
-	same data-reserved-asked 0 "$(upcalls WRITE)"
+	same data-reserved-asked 0 "$(upcalls "$mnt" WRITE)"
 	umount_fe "$mnt"
 	umount "$scratch/reserved"
 }
@@ -417,7 +393,7 @@ upgraded() {
 	chmod 640 "$mnt/file"
 	same upgraded-changes 640 "$(stat -c %a "$mnt/file")"
 	asks upgraded-puts LOOKUP 0 stat -c %s "$mnt/file"
-	check upgraded-counts nothing_left
+	check upgraded-counts nothing_left "$mnt" 60
 	umount_fe "$mnt"
 }
 
@@ -458,8 +434,8 @@ storm() { # NAME OPTIONS WHO LOAD
 	kill "$pid" 2>/dev/null || true
 	check "storm-$1-killer" grep "^killer: .* $kills kills$" "$out"
 	like "storm-$1-hits" '"hits":[1-9]' "$(status_json "$mnt")"
-	check "storm-$1-counts" nothing_left
-	pid=$(status_of keeper_pid)
+	check "storm-$1-counts" nothing_left "$mnt" 60
+	pid=$(status_of "$mnt" keeper_pid)
 	if [ "$pid" = "${server_pid[$mnt]}" ]; then
 		umount_fe "$mnt"
 		return

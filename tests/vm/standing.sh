@@ -12,29 +12,13 @@ src=$scratch/disk/src
 mnt=$scratch/mnt
 long=entry_timeout=3600,attr_timeout=3600,negative_timeout=3600
 
-# status_of KEY: a number of the status.
-status_of() {
-	[[ $(status_json "$mnt") =~ \"$1\":([0-9]+) ]]
-	printf '%s\n' "${BASH_REMATCH[1]}"
-}
-
-# upcalls OPCODE...: how often the server was asked for these.
-upcalls() {
-	local requests='' op sum=0
-	[[ $(status_json "$mnt") =~ \"requests\":\{([^}]*)\} ]] && requests=${BASH_REMATCH[1]}
-	for op; do
-		[[ $requests =~ \"$op\":([0-9]+) ]] && sum=$((sum + BASH_REMATCH[1]))
-	done
-	echo "$sum"
-}
-
 # asks NAME COUNT OPCODES COMMAND...: the server is asked so often.
 asks() {
 	local before ops
 	read -ra ops <<<"$3"
-	before=$(upcalls "${ops[@]}")
+	before=$(upcalls "$mnt" "${ops[@]}")
 	"${@:4}" >"$scratch/out" 2>&1 || true
-	same "$1" "$2" $(($(upcalls "${ops[@]}") - before))
+	same "$1" "$2" $(($(upcalls "$mnt" "${ops[@]}") - before))
 }
 
 less_than() { # NAME LIMIT COUNT
@@ -57,14 +41,9 @@ read_file() {
 stands() { # [NAME [OPCODE]]
 	local before
 	read_file 3 "${1:-file}"
-	before=$(upcalls "${2:-OPEN}")
+	before=$(upcalls "$mnt" "${2:-OPEN}")
 	read_file 2 "${1:-file}"
-	[ "$before" = "$(upcalls "${2:-OPEN}")" ]
-}
-
-root_only() {
-	echo 2 >/proc/sys/vm/drop_caches
-	"$FECTL" status --json "$mnt" | grep -q '"nodes":1,"handles":0,'
+	[ "$before" = "$(upcalls "$mnt" "${2:-OPEN}")" ]
 }
 
 fresh() { # OPTIONS
@@ -98,7 +77,7 @@ unasked() {
 	asks terminal-changes-nothing 0 "GETATTR LOOKUP OPEN" read_file
 	asks fstat 0 "GETATTR LOOKUP" stat -L -c %s /proc/self/fd/5
 	exec 5<&-
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	kill -STOP "$pid"
 	same server-stopped text "$(timeout 20 cat "$mnt/file")"
 	kill -CONT "$pid"
@@ -160,7 +139,7 @@ permissions() {
 }
 
 few_handles() {
-	[ "$(status_of handles)" -le "$1" ]
+	[ "$(status_of "$mnt" handles)" -le "$1" ]
 }
 
 disk_free() {
@@ -193,13 +172,13 @@ ends() {
 	echo text >"$src/behind"
 	read_file 3 behind
 	check behind-stands stands behind
-	handles=$(status_of handles)
+	handles=$(status_of "$mnt" handles)
 	exec 5<"$mnt/behind"
 	rm "$src/behind"
 	read_file 1 behind
 	exec 5<&-
 	check behind-ended wait_until 20 few_handles $((handles - 1))
-	check forgotten wait_until 60 root_only
+	check forgotten wait_until 60 root_only "$mnt"
 }
 
 bounded() {
@@ -207,7 +186,7 @@ bounded() {
 	for i in {1..1500}; do
 		echo "$i" >"$src/$i"
 	done
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	set -- "/proc/$pid/fd/"*
 	n=$#
 	for i in {1..1500}; do
@@ -216,9 +195,9 @@ bounded() {
 	done
 	sleep 1
 	set -- "/proc/$pid/fd/"*
-	check "bounded: $(status_of handles) handles" few_handles 512
+	check "bounded: $(status_of "$mnt" handles) handles" few_handles 512
 	# The descriptors of paths are cached, too, and bounded on their own.
-	echo "note descriptors: $n before, $# with $(status_of handles) handles"
+	echo "note descriptors: $n before, $# with $(status_of "$mnt" handles) handles"
 	# Those that lost their place while they were open.
 	exec 5<"$mnt/1500"
 	for i in {1..600}; do
@@ -227,7 +206,7 @@ bounded() {
 	read -r REPLY <&5
 	same displaced 1500 "$REPLY"
 	exec 5<&-
-	check bounded-forgotten wait_until 60 root_only
+	check bounded-forgotten wait_until 60 root_only "$mnt"
 }
 
 killed() {
@@ -235,7 +214,7 @@ killed() {
 	echo text >"$mnt/file"
 	check stands-to-be-killed wait_until 30 stands
 	exec 5<"$mnt/file"
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	kill -9 "$pid"
 	read -r REPLY <&5
 	same killed-open text "$REPLY"
@@ -250,7 +229,7 @@ killed() {
 	same upgraded-open text "$REPLY"
 	exec 5<&-
 	check upgraded-stands wait_until 30 stands
-	check killed-forgotten wait_until 60 root_only
+	check killed-forgotten wait_until 60 root_only "$mnt"
 	umount_fe "$mnt"
 }
 
@@ -258,7 +237,7 @@ killed() {
 hot() {
 	local before n pids pid
 	fresh "cache=hook,max_threads=1,$long"
-	pid=$(status_of worker_pid)
+	pid=$(status_of "$mnt" worker_pid)
 	echo text >"$src/queued"
 	read_file 1 queued
 	exec 5<"$mnt/queued"
@@ -274,13 +253,13 @@ hot() {
 	for n in 1 4; do
 		echo text >"$src/hot-$n"
 		pids=()
-		before=$(upcalls OPEN)
+		before=$(upcalls "$mnt" OPEN)
 		for ((pid = 0; pid < n; pid++)); do
 			read_file 500 "hot-$n" &
 			pids+=($!)
 		done
 		wait "${pids[@]}"
-		less_than "hot-$n" 10 $(($(upcalls OPEN) - before))
+		less_than "hot-$n" 10 $(($(upcalls "$mnt" OPEN) - before))
 	done
 	umount_fe "$mnt"
 }
@@ -312,7 +291,7 @@ short() {
 	for fd in "${fds[@]:20}"; do
 		exec {fd}<&-
 	done
-	check short-forgotten wait_until 60 root_only
+	check short-forgotten wait_until 60 root_only "$mnt"
 	umount_fe "$mnt"
 }
 
@@ -326,7 +305,7 @@ below() {
 	read_file 10 own/file
 	check below-own wait_until 20 stands own/file
 	asks below-other 5 OPEN read_file 5 below/kernel/fscaps
-	check below-told test "$(upcalls FLUSH)" -gt 0
+	check below-told test "$(upcalls "$mnt" FLUSH)" -gt 0
 	umount_fe "$mnt"
 	umount "$src/below"
 }
@@ -366,7 +345,7 @@ storm() {
 	[ $rc = 0 ] || tail -n 20 "$scratch/load.out" "${server_log[$mnt]}" | sed 's/^/    /'
 	kill "$pid" 2>/dev/null || true
 	check storm-killer grep "^killer: .* $kills kills$" "$scratch/killer.out"
-	check storm-counts wait_until 60 root_only
+	check storm-counts wait_until 60 root_only "$mnt"
 	umount_fe "$mnt"
 }
 
@@ -379,7 +358,7 @@ cached() {
 	shows cached-behind other
 	echo ours >>"$mnt/file"
 	same cached-ours ours "$(tail -n 1 "$mnt/file")"
-	check cached-forgotten wait_until 60 root_only
+	check cached-forgotten wait_until 60 root_only "$mnt"
 	umount_fe "$mnt"
 	# Locks that others see are released with the handle.
 	rm -rf "$src"
