@@ -146,8 +146,7 @@ static void start(char **program)
 
 static pid_t killed[2];
 
-/* In KiB. A dying process has no memory to tell of. */
-/* A number of what the kernel tells of a process; `otherwise` where it tells none. */
+/* A number of what the kernel tells of a process; `otherwise` where it tells none: a dying one has no memory. */
 static unsigned long long told_of(pid_t pid, const char *what, unsigned long long otherwise)
 {
 	const size_t len = strlen(what);

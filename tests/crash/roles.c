@@ -99,7 +99,6 @@ static void keeper_by_worker(void)
 	keepers_by_worker(40);
 	must(e.state->resets >= before + 40, "options.reset() was called %u times, not 40", e.state->resets - before);
 	ok("keeper-by-worker");
-
 }
 
 /* However many there were: none keeps with a lock that is held by a thread that it does not have. */
