@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* native DIRECTORY: the engine native of libextfuse on a real mount, at DIRECTORY/mnt. */
+/* native DIRECTORY [DISK]: the engine native of libextfuse on a real mount, at DIRECTORY/mnt. DISK has blocks that
+ * are reserved for root. */
+#include <grp.h>
+#include <sys/fsuid.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 
 #include "tests/mount/cachefs.h"
@@ -99,12 +103,53 @@ static void late(void)
 	       "stale", "timeout %llu", (unsigned long long)out.attr_valid);
 }
 
+/*
+ * Writes of nobody until there is no room: in a file system with blocks reserved for root, that is before it is full.
+ * Returns what is free then.
+ */
+static unsigned long fill(const char *disk)
+{
+	static char block[1 << 16];
+	char path[512];
+	struct statfs fs = { 0 };
+	struct file *p;
+	int fd, id, status = -1;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/backing", disk);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	id = extfuse_backing_open(x, fd);
+	pthread_mutex_lock(&lock);
+	p = add("filled", 8, 'f');
+	p->backing_id = id;
+	p->mode = S_IFREG | 0666;
+	pthread_mutex_unlock(&lock);
+	pid = fork();
+	if (!pid) {
+		int out = open("filled", O_WRONLY);
+
+		if (out < 0 || setgroups(0, NULL) || setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+			_exit(1);
+		while (write(out, block, sizeof(block)) > 0)
+			;
+		_exit(errno != ENOSPC || fsync(out));
+	}
+	waitpid(pid, &status, 0);
+	expect(!status, "filled", "status %d", status);
+	fstatfs(fd, &fs);
+	extfuse_backing_close(x, id);
+	close(fd);
+	return fs.f_bfree;
+}
+
 /* A user writes to a file with set-id bits: the server's capabilities must not keep these. */
-static void passing(const char *dir)
+static void passing(const char *dir, const char *disk)
 {
 	char path[512], text[8] = "";
 	struct stat st;
+	struct statfs fs;
 	unsigned before = so_far(FUSE_READ) + so_far(FUSE_WRITE);
+	unsigned long left;
 	struct file *p;
 	pid_t pid;
 	int fd, id, status = -1;
@@ -113,6 +158,12 @@ static void passing(const char *dir)
 		printf("SKIP native/passthrough: the kernel has no FUSE_PASSTHROUGH\n");
 		return;
 	}
+	if (disk && !statfs(disk, &fs)) {
+		left = fill(disk);
+		expect(left >= fs.f_bfree - fs.f_bavail && left > 100, "passed-reserved-blocks",
+		       "%lu blocks are left, %lu are reserved", left, (unsigned long)(fs.f_bfree - fs.f_bavail));
+	}
+	expect(setfsuid((uid_t)-1) == 0, "registered-as-before", "it is %d now", setfsuid((uid_t)-1));
 	snprintf(path, sizeof(path), "%s/backing", dir);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0777);
 	if (fd < 0 || fchmod(fd, 04777) || pwrite(fd, "backing", 7, 0) != 7)
@@ -146,7 +197,7 @@ int main(int argc, char **argv)
 {
 	unsigned minor;
 
-	if (argc != 2)
+	if (argc < 2 || argc > 3)
 		return 2;
 	add("a", 10, 'a');
 	add("data", 4096, 'd');
@@ -164,7 +215,7 @@ int main(int argc, char **argv)
 	data();
 	epochs(minor);
 	late();
-	passing(argv[1]);
+	passing(argv[1], argv[2]);
 	stop(argv[1]);
 	return failed;
 }
