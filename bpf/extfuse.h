@@ -8,7 +8,7 @@
  * module decides by what the handler says that it rests on (`deps`).
  */
 #ifndef EXTFUSE_ABI
-#define EXTFUSE_ABI 1
+#define EXTFUSE_ABI 2
 
 #include <linux/types.h>
 
@@ -41,13 +41,13 @@ struct extfuse_dep {
 };
 
 /* enum extfuse_request_flags */
-#define EXTFUSE_REQ_BACKGROUND	(1U << 0)	/* nobody waits for it: readahead, asynchronous I/O */
 #define EXTFUSE_REQ_ARGVAR	(1U << 1)	/* an answer may be shorter than out_max, else exactly that */
 #define EXTFUSE_REQ_IDS		(1U << 2)	/* uid, gid and pid are set, by EXTFUSE_PROGRAM_IDS */
 
 /*
- * The verifier allows constant offsets only. What is not said to be set holds remains of requests
- * before: `in` beyond in_size, `name` beyond name_len rounded up to 8, deps, out.
+ * The verifier allows constant offsets only. What is not said to be set holds remains of requests before, those of
+ * other mounts, too: `in` beyond in_size, `name` beyond name_len rounded up to 8, deps, out. Programs with
+ * EXTFUSE_PROGRAM_CLEARED find 0 there; others must write all that they answer.
  */
 struct extfuse_request {
 	/* set by the module */
@@ -107,7 +107,9 @@ struct extfuse_word {
 	__u64 state;
 	__u64 prev;
 	__u32 held;		/* by the daemon: while it is not 0, nothing about this is answered */
-	__u32 marked;		/* set to 1 by the daemon after it put a value; see EXTFUSE_PROGRAM_MARKED */
+	/* Set by the daemon after it put a value; see EXTFUSE_PROGRAM_MARKED. */
+	__u16 marked;		/* for this: another number each time, not 0; a mutation takes it back */
+	__u16 named;		/* for a name in this directory: 1, from then on */
 };
 
 #define EXTFUSE_WORD_BEGIN	1ULL			/* add: a mutation begins */
@@ -148,19 +150,19 @@ static inline __u64 extfuse_mix(__u64 h, __u64 v)
 /* Word 0 is everything's. */
 static inline __u32 extfuse_word_index(__u32 word_bits, __u64 h)
 {
-	__u32 i = (__u32)(((h * 0xd6e8feb86659fd93ULL) >> 32) >> (32 - word_bits));
+	__u32 i = (__u32)((h * 0xd6e8feb86659fd93ULL) >> (64 - word_bits));
 
 	return i ? i : 1;
 }
 
 static inline __u32 extfuse_word_node(__u64 seed, __u32 word_bits, __u64 nodeid)
 {
-	return extfuse_word_index(word_bits, extfuse_mix(seed, nodeid));
+	return extfuse_word_index(word_bits, seed ^ nodeid);
 }
 
 static inline __u32 extfuse_word_dir(__u64 seed, __u32 word_bits, __u64 nodeid)
 {
-	return extfuse_word_index(word_bits, extfuse_mix(~seed, nodeid));
+	return extfuse_word_index(word_bits, ~(seed ^ nodeid));
 }
 
 /* Of a name: this, then extfuse_mix() with each 8 bytes of it. */

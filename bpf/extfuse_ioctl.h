@@ -37,9 +37,9 @@ struct extfuse_attach {
 
 #define EXTFUSE_PROGRAM_IDS	(1U << 0)	/* it reads uid, gid or pid */
 /*
- * Run it only where the word of the request's node is marked; for LOOKUP, that of the name or that of
- * all names of the directory. So what nothing was put for costs next to nothing. A mutation takes the
- * mark away.
+ * Run it only where the word of the request's node is marked; for LOOKUP, that of all names of the directory,
+ * or that of the name where the directory's is named, too. So what nothing was put for costs next to nothing.
+ * A mutation takes the mark away.
  */
 #define EXTFUSE_PROGRAM_MARKED	(1U << 1)
 /*
@@ -50,6 +50,9 @@ struct extfuse_attach {
  * With EXTFUSE_PROGRAM_MARKED only.
  */
 #define EXTFUSE_PROGRAM_EARLY	(1U << 2)
+
+/* What it is not shown, and what it does not write, is 0; not with EXTFUSE_PROGRAM_EARLY. */
+#define EXTFUSE_PROGRAM_CLEARED	(1U << 3)
 
 /*
  * From now on this program answers the opcode; -1: none does. A program of another type, or one that

@@ -39,19 +39,12 @@ static const struct shape {
 };
 
 /* What was shown last on this processor. */
-struct shown {
-	struct extfuse_request req;
-	/* Of a name, where that was foreseen: else the seed is 0. */
-	u64 seed, dir;
-	u32 own;
-};
-
-static struct shown __percpu *shown;
+static struct extfuse_request __percpu *shown;
 DEFINE_PER_CPU(struct extfuse_unforeseen, extfuse_unforeseen);
 
 int extfuse_answers_init(void)
 {
-	shown = alloc_percpu(struct shown);
+	shown = alloc_percpu(struct extfuse_request);
 	return shown ? 0 : -ENOMEM;
 }
 
@@ -96,12 +89,12 @@ static u32 copy_name(u8 *to, const struct fuse_in_arg *arg)
 }
 
 /* False: such arguments are for the daemon. */
-static bool show(struct shown *s, struct extfuse_context *ctx, const struct fuse_args *args,
+static bool show(struct extfuse_request *req, struct extfuse_context *ctx, const struct fuse_args *args,
 	const struct shape *shape, u32 flags)
 {
-	struct extfuse_request *req = &s->req;
-
-	s->seed = 0;
+	/* Whatever a careless handler leaves as it was must not be another one's answer. */
+	if (flags & EXTFUSE_PROGRAM_CLEARED)
+		memset(req, 0, sizeof(*req));
 	if (args->out_numargs > 1 || max(shape->name, shape->fixed) >= args->in_numargs)
 		return false;
 	req->opcode = args->opcode;
@@ -172,21 +165,20 @@ static bool holds(const struct extfuse_context *ctx, u32 index, u64 stamp, u64 o
 		(state >> EXTFUSE_WORD_TIME <= stamp || prev < own);
 }
 
-/* `op` and `nodeid` are those of the request that was shown. */
-static bool is_true(struct extfuse_context *ctx, const struct extfuse_request *req, u32 op,
-	u64 nodeid, u32 own, u64 now)
+bool extfuse_is_true(struct extfuse_context *ctx, const struct extfuse_grounds *grounds, u32 op, u64 nodeid,
+	u32 own, u64 now)
 {
-	u32 n = req->ndeps, i, index;
 	u64 least = U64_MAX;
+	u32 i, index;
 
-	if (n > EXTFUSE_DEPS || (req->expires && req->expires <= now))
+	if (grounds->n > EXTFUSE_DEPS || (grounds->expires && grounds->expires <= now))
 		return false;
 	/* What the handler read, it read before this. */
 	smp_rmb();
-	if (!idle(ctx, 0) || !idle(ctx, own))
+	if (!idle(ctx, own))
 		return false;
-	for (i = 0; i < n; i++) {
-		const struct extfuse_dep *dep = &req->deps[i];
+	for (i = 0; i < grounds->n; i++) {
+		const struct extfuse_dep *dep = &grounds->deps[i];
 
 		if (dep->kind == EXTFUSE_DEP_NODE)
 			index = extfuse_node_word(ctx, dep->nodeid);
@@ -205,6 +197,14 @@ static bool is_true(struct extfuse_context *ctx, const struct extfuse_request *r
 		least = min(least, dep->stamp);
 	}
 	return holds(ctx, 0, least, 0);
+}
+
+static bool is_true(struct extfuse_context *ctx, const struct extfuse_request *req, u32 op, u64 nodeid, u32 own,
+	u64 now)
+{
+	const struct extfuse_grounds grounds = { req->deps, req->expires, req->ndeps };
+
+	return extfuse_is_true(ctx, &grounds, op, nodeid, own, now);
 }
 
 /* ---- would the driver take it? ---- */
@@ -347,40 +347,19 @@ const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32
 	const struct fuse_in_arg *in, u32 out_size, u32 own)
 {
 	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[op]);
+	struct extfuse_request *req = this_cpu_ptr(shown);
 	struct fuse_args args;
-	struct shown *s;
 	u64 now;
 
 	if (!prog)
 		return NULL;
 	args = (struct fuse_args){ .opcode = op, .nodeid = nodeid, .in_numargs = 1, .out_numargs = 1,
 		.in_args[0] = *in, .out_args[0].size = out_size };
-	s = this_cpu_ptr(shown);
-	if (!extfuse_alive(ctx->fc) || !show(s, ctx, &args, &shapes[op], 0))
+	if (!extfuse_alive(ctx->fc) || !show(req, ctx, &args, &shapes[op], 0))
 		return NULL;
-	now = s->req.now;
-	if (run(prog, &s->req) != EXTFUSE_RETURN || !acceptable(&s->req, &args) ||
-	    !is_true(ctx, &s->req, op, nodeid, own, now))
-		return NULL;
-	if (op == FUSE_LOOKUP && !s->req.error) {
-		s->seed = ctx->seed;
-		s->dir = nodeid;
-		s->own = own;
-	}
-	return &s->req;
-}
-
-const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nodeid)
-{
-	const struct shown *s = this_cpu_ptr(shown);
-	const struct fuse_entry_out *entry = (const void *)s->req.out;
-	u64 now = s->req.expires ? ktime_get_coarse_boottime_ns() : 0;
-
-	if (s->seed != ctx->seed || entry->nodeid != nodeid ||
-	    !extfuse_early(ctx, FUSE_GETATTR) ||
-	    !is_true(ctx, &s->req, FUSE_LOOKUP, s->dir, s->own, now))
-		return NULL;
-	return entry;
+	now = req->now;
+	return run(prog, req) == EXTFUSE_RETURN && acceptable(req, &args) &&
+		is_true(ctx, req, op, nodeid, own, now) ? req : NULL;
 }
 
 struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args, u32 own)
@@ -388,16 +367,15 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[args->opcode]);
 	u32 flags = READ_ONCE(ctx->program_flags[args->opcode]);
 	const struct shape *shape = &shapes[args->opcode];
-	struct shown *s = this_cpu_ptr(shown);
-	const struct extfuse_request *req = &s->req;
+	struct extfuse_request *req = this_cpu_ptr(shown);
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	u64 now;
 
-	if (!prog || (args->force && !shape->forced) || !extfuse_alive(ctx->fc) || !show(s, ctx, args, shape, flags))
+	if (!prog || (args->force && !shape->forced) || !extfuse_alive(ctx->fc) || !show(req, ctx, args, shape, flags))
 		return answered;
 	/* Programs may write anywhere in the request, so nothing of what they were shown is used again. */
 	now = req->now;
-	switch (run(prog, &s->req)) {
+	switch (run(prog, req)) {
 	case EXTFUSE_RETURN:
 		answered.what = check(ctx, req, args, own, now);
 		break;

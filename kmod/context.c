@@ -11,16 +11,22 @@
 
 struct hlist_head extfuse_by_kind[EXTFUSE_KINDS];
 static DEFINE_MUTEX(by_kind_mutex);
-unsigned long extfuse_kinds;
+unsigned long extfuse_kinds, extfuse_permission_kinds;
 
 static void find_kinds(void)
 {
-	unsigned long kinds = 0;
+	unsigned long kinds = 0, checked = 0;
+	const struct extfuse_context *ctx;
 	int i;
 
-	for (i = 0; i < EXTFUSE_KINDS; i++)
-		kinds |= (unsigned long)!hlist_empty(&extfuse_by_kind[i]) << i;
+	for (i = 0; i < EXTFUSE_KINDS; i++) {
+		hlist_for_each_entry(ctx, &extfuse_by_kind[i], by_kind) {
+			kinds |= 1UL << i;
+			checked |= (unsigned long)EXTFUSE_PERMISSIONS(ctx->fc) << i;
+		}
+	}
 	WRITE_ONCE(extfuse_kinds, kinds);
+	WRITE_ONCE(extfuse_permission_kinds, checked);
 }
 
 /* ---- the word of everything is busy until no mutation from before the attachment is under way ---- */

@@ -14,10 +14,17 @@
 
 #include "layout.h"	/* generated from the kernel's types */
 
-/* Exported by the driver with a version, so the module is not loaded where these differ. */
+/*
+ * Exported by the driver with versions, which sum up all structures that these take: so the module is not loaded
+ * where a connection, a request or a node differ.
+ */
 struct fuse_conn *fuse_conn_get(struct fuse_conn *fc);
 void fuse_conn_put(struct fuse_conn *fc);
 extern const struct file_operations fuse_dev_operations;
+int fuse_simple_background(struct fuse_mount *fm, struct fuse_args *args, gfp_t gfp);
+#ifdef EXTFUSE_HAS_SYNC_RELEASE
+void fuse_sync_release(void);	/* its arguments differ, and it is not called */
+#endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
 #define EXTFUSE_REGISTER_DIRECT(ops, address) register_ftrace_direct(ops, address)

@@ -60,13 +60,21 @@ HOOK sync %rdi
 #endif
 HOOK background %rdi
 
-/* A function of the driver that makes no request yet; struct extfuse_verdict NAME_enter(its N arguments). */
-.macro WALK name n
+/*
+ * A function of the driver that makes no request yet; struct extfuse_verdict NAME_enter(its N arguments). Nothing
+ * is done while `where` is 0.
+ */
+.macro WALK name n where=extfuse_kinds
 SYM_FUNC_START(extfuse_\name)
-	cmpq	$0, extfuse_kinds(%rip)
+	cmpq	$0, \where(%rip)
 	jne	2f
-	RET
-2:	pushq	%rdi
+1:	RET
+2:
+.ifc \name,revalidate
+	testl	$EXTFUSE_LOOKUP_RCU, %esi
+	jz	1b
+.endif
+	pushq	%rdi
 	pushq	%rsi
 .if \n > 2
 	pushq	%rdx
@@ -93,7 +101,7 @@ SYM_FUNC_END(extfuse_\name)
 #ifdef EXTFUSE_HAS_WALK
 WALK revalidate 2
 WALK getattr 5
-WALK permission 3
+WALK permission 3 extfuse_permission_kinds
 #endif
 
 /* Returns in the function's place. */

@@ -107,20 +107,35 @@ static long change_in_background(struct extfuse_context *ctx, struct fuse_mount 
 
 /* ---- all requests ---- */
 
-static __always_inline bool has_program(const struct extfuse_context *ctx, u32 op)
+/* Of its handler; 0: it has none. */
+static __always_inline u32 flags_of(const struct extfuse_context *ctx, u32 op)
 {
-	return op < EXTFUSE_OPCODES && rcu_access_pointer(ctx->programs[op]);
+	return op < EXTFUSE_OPCODES ? READ_ONCE(ctx->program_flags[op]) : 0;
 }
 
-/* The word of what its handler is to be asked for; 0: it is not asked. */
-static __always_inline u32 to_ask(struct extfuse_context *ctx, const struct fuse_args *args, u32 op)
+/* The word of what the handler is to be asked for; 0: it is not asked. */
+static __always_inline u32 name_to_ask(struct extfuse_context *ctx, const struct fuse_args *args, u32 flags)
 {
-	u32 own = op == FUSE_LOOKUP ? extfuse_args_name_word(ctx, args) : extfuse_node_word(ctx, args->nodeid);
+	const char *name = args->in_args[0].value;
+	u32 len = extfuse_name_len(&args->in_args[0]), own;
+	const struct extfuse_word *of_dir;
 
-	if (!(READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_MARKED) ||
-	    extfuse_marked(ctx, op, args->nodeid, own))
+	if (!(flags & EXTFUSE_PROGRAM_MARKED))
+		return extfuse_name_word(ctx, args->nodeid, name, len);
+	of_dir = extfuse_marked_dir(ctx, args->nodeid);
+	own = of_dir ? extfuse_marked_name(ctx, of_dir, args->nodeid, name, len) : 0;
+	if (!own)
+		extfuse_count(ctx, FUSE_LOOKUP, misses);
+	return own;
+}
+
+static __always_inline u32 node_to_ask(struct extfuse_context *ctx, const struct fuse_args *args, u32 flags)
+{
+	u32 own = extfuse_node_word(ctx, args->nodeid);
+
+	if (!(flags & EXTFUSE_PROGRAM_MARKED) || READ_ONCE(ctx->words[own].marked))
 		return own;
-	extfuse_count(ctx, op, misses);
+	extfuse_count(ctx, args->opcode, misses);
 	return 0;
 }
 
@@ -225,9 +240,30 @@ static noinline struct extfuse_verdict sync_ask(void *a, void *b, void *c, unsig
 static noinline struct extfuse_verdict sync_name(void *a, void *b, void *c, unsigned long site,
 	struct extfuse_context *ctx)
 {
-	u32 own = to_ask(ctx, ARGS_OF(b, c), FUSE_LOOKUP);
+	u32 flags = flags_of(ctx, FUSE_LOOKUP);
+	u32 own = flags ? name_to_ask(ctx, ARGS_OF(b, c), flags) : 0;
 
 	if (own)
+		return sync_ask(a, b, c, site, ctx, own);
+	preempt_enable();
+	return go_on;
+}
+
+/* With preemption disabled. */
+static noinline struct extfuse_verdict sync_node(void *a, void *b, void *c, unsigned long site,
+	struct extfuse_context *ctx)
+{
+	const struct fuse_args *args = ARGS_OF(b, c);
+	enum extfuse_stands standing = extfuse_standing(ctx, args);
+	u32 flags = flags_of(ctx, args->opcode), own = 0;
+
+	if (standing == EXTFUSE_STANDS) {
+		preempt_enable();
+		return (struct extfuse_verdict){ 1, 0 };
+	}
+	if (flags && standing == EXTFUSE_NOT_STANDING)
+		own = node_to_ask(ctx, args, flags);
+	if (own || extfuse_mutates(args))
 		return sync_ask(a, b, c, site, ctx, own);
 	preempt_enable();
 	return go_on;
@@ -240,30 +276,20 @@ static noinline struct extfuse_verdict sync_name(void *a, void *b, void *c, unsi
 struct extfuse_verdict extfuse_sync_enter(void *a, void *b, void *c, unsigned long site)
 {
 	const struct fuse_args *args = ARGS_OF(b, c);
-	bool mutates = extfuse_mutates(args);
 	struct extfuse_context *ctx;
-	u32 op = args->opcode, own = 0;
-	enum extfuse_stands standing;
+	u32 op = args->opcode;
 
 	preempt_disable();
 	ctx = extfuse_find(FM_OF(a, b)->fc);
 	if (!ctx)
 		goto no;
-	standing = extfuse_standing(ctx, args);
-	if (standing == EXTFUSE_STANDS) {
-		preempt_enable();
-		return (struct extfuse_verdict){ 1, 0 };
-	}
-	if (standing == EXTFUSE_NOT_STANDING && has_program(ctx, op)) {
-		if (op != FUSE_LOOKUP)
-			own = to_ask(ctx, args, op);
-		else if (extfuse_was_not_foreseen(args->nodeid))
-			extfuse_count(ctx, FUSE_LOOKUP, misses);
-		else
+	if (op == FUSE_LOOKUP) {
+		if (!extfuse_was_not_foreseen(EXTFUSE_NAME_IN(args->nodeid)))
 			return sync_name(a, b, c, site, ctx);
+	} else if (op != FUSE_GETATTR || !extfuse_was_not_foreseen(EXTFUSE_ATTR_OF(args->nodeid))) {
+		return sync_node(a, b, c, site, ctx);
 	}
-	if (own || mutates)
-		return sync_ask(a, b, c, site, ctx, own);
+	extfuse_count(ctx, op, misses);
 no:
 	preempt_enable();
 	return go_on;
@@ -288,8 +314,8 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 	struct extfuse_answered answered = { EXTFUSE_UPCALL, 0 };
 	enum extfuse_stands standing;
 	struct extfuse_verdict v = { 1, 0 };
+	u32 own, flags;
 	bool mutates, done;
-	u32 own;
 
 	preempt_disable();
 	ctx = extfuse_find(fm->fc);
@@ -297,11 +323,12 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 		preempt_enable();
 		return go_on;
 	}
+	flags = flags_of(ctx, args->opcode);
 	standing = extfuse_standing(ctx, args);
 	if (standing == EXTFUSE_STANDS) {
 		answered.what = EXTFUSE_RETURN;
-	} else if (standing == EXTFUSE_NOT_STANDING && has_program(ctx, args->opcode)) {
-		own = to_ask(ctx, args, args->opcode);
+	} else if (standing == EXTFUSE_NOT_STANDING && flags) {
+		own = args->opcode == FUSE_LOOKUP ? name_to_ask(ctx, args, flags) : node_to_ask(ctx, args, flags);
 		if (own)
 			answered = extfuse_answer(ctx, args, own);
 	}
@@ -343,8 +370,14 @@ struct extfuse_verdict extfuse_background_enter(struct fuse_mount *fm, struct fu
 
 /* ---- to ftrace ---- */
 
+#ifdef EXTFUSE_HAS_SYNC_RELEASE
+/* For the version of struct fuse_inode. */
+static const void *const imported __used = fuse_sync_release;
+#endif
+
 struct hooked {
 	const char *function;
+	unsigned long address;		/* 0: it is looked for */
 	void (*trampoline)(void);
 	bool optional;
 	struct ftrace_ops ops;
@@ -353,7 +386,8 @@ struct hooked {
 
 static struct hooked hooked[] = {
 	{ .function = EXTFUSE_SYNC_FUNCTION, .trampoline = extfuse_sync },
-	{ .function = "fuse_simple_background", .trampoline = extfuse_background },
+	{ .function = "fuse_simple_background", .trampoline = extfuse_background,
+	  .address = (unsigned long)fuse_simple_background },
 #ifdef EXTFUSE_HAS_WALK
 	{ .function = "fuse_dentry_revalidate", .trampoline = extfuse_revalidate, .optional = true },
 	{ .function = "fuse_getattr", .trampoline = extfuse_getattr, .optional = true },
@@ -381,7 +415,7 @@ static unsigned long address_of(const char *function)
 
 static int hook_one(struct hooked *h)
 {
-	unsigned long address = address_of(h->function);
+	unsigned long address = h->address ? h->address : address_of(h->function);
 	int err;
 
 	if (!address) {

@@ -9,6 +9,9 @@
 #define EXTFUSE_KIND_SHIFT 10
 #define EXTFUSE_KINDS 64
 
+/* The kernel's LOOKUP_RCU. */
+#define EXTFUSE_LOOKUP_RCU 0x40
+
 /* Where walk.c knows what the driver's functions take, and where the time of a name is. */
 #include <linux/version.h>
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
@@ -18,6 +21,8 @@
 #ifndef __ASSEMBLY__
 /* Bit N: there is a context for a connection of kind N. */
 extern unsigned long extfuse_kinds;
+/* And the kernel checks permissions there. */
+extern unsigned long extfuse_permission_kinds;
 
 struct extfuse_verdict {
 	unsigned long instead;		/* 0: go on with the function */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The parts of the module. hook.c is entered by the driver's requests and asks the others: answer.c
- * (can a handler answer it?), mutate.c (what does it change?), passthru.c (I/O on the backing file),
+ * (can a handler answer it?), remember.c (what did one say last?), mutate.c (what does it change?), passthru.c (I/O on the backing file),
  * standing.c (files that are open for all who read them).
  * walk.c is entered before there is a request, for names and attributes that the driver has.
  * context.c has what belongs to one connection, device.c how the daemon reaches it.
@@ -49,7 +49,8 @@ struct extfuse_context {
 	struct extfuse_node *nodes;
 	struct extfuse_stats __percpu *stats;
 	struct bpf_prog __rcu *programs[EXTFUSE_OPCODES];
-	u32 program_flags[EXTFUSE_OPCODES];
+	u32 program_flags[EXTFUSE_OPCODES];	/* 0: there is none */
+	u32 programs_set;			/* how often */
 	/* the rest */
 	refcount_t refs;
 	struct extfuse_area *area;
@@ -94,6 +95,8 @@ void extfuse_put(struct extfuse_context *ctx);
 void extfuse_sum_stats(struct extfuse_context *ctx, struct extfuse_stats *sum);
 
 /* ---- programs.c ---- */
+
+#define EXTFUSE_PROGRAM_THERE	(1U << 31)
 
 int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_program *arg);
 void extfuse_drop_programs(struct extfuse_context *ctx);
@@ -153,42 +156,46 @@ static inline bool extfuse_alive(const struct fuse_conn *fc)
 	return EXTFUSE_CONNECTED(fc) && EXTFUSE_INITIALIZED(fc) && !EXTFUSE_CONN_ERROR(fc);
 }
 
-static __always_inline u32 extfuse_args_name_word(const struct extfuse_context *ctx,
-	const struct fuse_args *args)
+/* The word of a directory, where something was put for its names that may still be true. */
+static __always_inline const struct extfuse_word *extfuse_marked_dir(const struct extfuse_context *ctx, u64 dir)
 {
-	return extfuse_name_word(ctx, args->nodeid, args->in_args[0].value,
-		extfuse_name_len(&args->in_args[0]));
+	const struct extfuse_word *word = &ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, dir)];
+
+	return READ_ONCE(word->named) || READ_ONCE(word->marked) ? word : NULL;
 }
 
-/* Was anything put for it that may still be true? */
-static __always_inline bool extfuse_marked(const struct extfuse_context *ctx, u32 op, u64 nodeid, u32 own)
+/* The word of a name in that directory, where something was put for it that may still be true; else 0. */
+static __always_inline u32 extfuse_marked_name(const struct extfuse_context *ctx,
+	const struct extfuse_word *of_dir, u64 dir, const char *name, u32 len)
 {
-	if (READ_ONCE(ctx->words[own].marked))
-		return true;
-	return op == FUSE_LOOKUP &&
-		READ_ONCE(ctx->words[extfuse_word_dir(ctx->seed, ctx->word_bits, nodeid)].marked);
+	u32 own = extfuse_name_word(ctx, dir, name, len);
+
+	return READ_ONCE(ctx->words[own].marked) || READ_ONCE(of_dir->marked) ? own : 0;
 }
 
 /*
- * A name that was not foreseen here last: the driver's LOOKUP of it comes next, and is not asked about once more.
- * Where that is another one after all, an answer is lost.
+ * What was not foreseen here last: the driver's request comes next, and is not asked about once more. Where that is
+ * another one after all, an answer is lost.
  */
 struct extfuse_unforeseen {
 	const struct task_struct *by;	/* NULL: none */
-	u64 dir;
+	u64 what;
 };
+
+#define EXTFUSE_NAME_IN(dir)	(dir)
+#define EXTFUSE_ATTR_OF(nodeid)	(~(nodeid))
 
 DECLARE_PER_CPU(struct extfuse_unforeseen, extfuse_unforeseen);
 
-static inline void extfuse_not_foreseen(u64 dir)
+static inline void extfuse_not_foreseen(u64 what)
 {
 	this_cpu_write(extfuse_unforeseen.by, current);
-	this_cpu_write(extfuse_unforeseen.dir, dir);
+	this_cpu_write(extfuse_unforeseen.what, what);
 }
 
-static inline bool extfuse_was_not_foreseen(u64 dir)
+static inline bool extfuse_was_not_foreseen(u64 what)
 {
-	if (this_cpu_read(extfuse_unforeseen.by) != current || this_cpu_read(extfuse_unforeseen.dir) != dir)
+	if (this_cpu_read(extfuse_unforeseen.by) != current || this_cpu_read(extfuse_unforeseen.what) != what)
 		return false;
 	this_cpu_write(extfuse_unforeseen.by, NULL);
 	return true;
@@ -212,8 +219,46 @@ static inline bool extfuse_early(const struct extfuse_context *ctx, u32 op)
 	return READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY;
 }
 
-/* What was foreseen last here, where that was the name of this node and is still true. */
-const struct fuse_entry_out *extfuse_recall(struct extfuse_context *ctx, u64 nodeid);
+/* What an answer rests on. */
+struct extfuse_grounds {
+	const struct extfuse_dep *deps;
+	u64 expires;
+	u32 n;
+};
+
+/* `own` is the word of what was asked about; `op` and `nodeid` are those of the question. */
+bool extfuse_is_true(struct extfuse_context *ctx, const struct extfuse_grounds *grounds, u32 op, u64 nodeid,
+	u32 own, u64 now);
+
+/* ---- remember.c ---- */
+
+/* What a handler said of a name or of a node's attributes, before there was a request. */
+struct extfuse_early {
+	u64 seed;			/* of the context; 0: not to be said again */
+	u64 nodeid;			/* of the node, or of the name's directory */
+	u32 own;
+	u32 programs;			/* programs_set of the context then */
+	u16 mark, dir_mark, node_mark;	/* of words, then */
+	u16 name_len;
+	u64 name[5];
+	struct extfuse_grounds grounds;
+	struct extfuse_dep deps[EXTFUSE_DEPS];
+	s32 error;
+	union {
+		struct fuse_entry_out entry;
+		struct fuse_attr_out attr;
+	} out;
+};
+
+int extfuse_remember_init(void);
+void extfuse_remember_exit(void);
+/*
+ * Of a name that `inode` has now; NULL: the daemon is to be asked. It stays until preemption is enabled. Where the name
+ * changed meanwhile, its `seed` is to be set to 0.
+ */
+struct extfuse_early *extfuse_early_name(struct extfuse_context *ctx, u64 dir, const struct extfuse_word *of_dir,
+	const struct fuse_in_arg *name, u32 own, const struct inode *inode);
+const struct fuse_attr *extfuse_early_attr(struct extfuse_context *ctx, const struct inode *inode);
 
 /* ---- mutate.c ---- */
 

@@ -10,13 +10,18 @@ static int __init extfuse_init(void)
 
 	if (err)
 		return err;
-	err = extfuse_hook();
+	err = extfuse_remember_init();
 	if (err)
 		goto answers;
+	err = extfuse_hook();
+	if (err)
+		goto remember;
 	err = extfuse_device_init();
 	if (!err)
 		return 0;
 	extfuse_unhook();
+remember:
+	extfuse_remember_exit();
 answers:
 	extfuse_answers_exit();
 	return err;
@@ -26,6 +31,7 @@ static void __exit extfuse_exit(void)
 {
 	extfuse_device_exit();
 	extfuse_unhook();
+	extfuse_remember_exit();
 	extfuse_answers_exit();
 }
 

@@ -50,8 +50,13 @@ void extfuse_put_backing(struct extfuse_backing_file *b)
  */
 static const struct cred *nobody(void)
 {
-	struct cred *cred = prepare_creds();
+	struct group_info *none = groups_alloc(0);
+	struct cred *cred = none ? prepare_creds() : NULL;
 
+	if (cred)
+		set_groups(cred, none);
+	if (none)
+		put_group_info(none);
 	if (!cred)
 		return NULL;
 	cred->fsuid = make_kuid(&init_user_ns, 65534);

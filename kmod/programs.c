@@ -60,7 +60,7 @@ static bool good_flags(u32 op, u32 flags)
 	if (flags & EXTFUSE_PROGRAM_EARLY)
 		return flags == (EXTFUSE_PROGRAM_EARLY | EXTFUSE_PROGRAM_MARKED) &&
 			(op == FUSE_LOOKUP || op == FUSE_GETATTR);
-	return !(flags & ~(EXTFUSE_PROGRAM_IDS | EXTFUSE_PROGRAM_MARKED));
+	return !(flags & ~(EXTFUSE_PROGRAM_IDS | EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_CLEARED));
 }
 
 int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_program *arg)
@@ -76,8 +76,9 @@ int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_progra
 		if (IS_ERR(prog))
 			return PTR_ERR(prog);
 	}
-	WRITE_ONCE(ctx->program_flags[arg->opcode], arg->flags);
+	WRITE_ONCE(ctx->program_flags[arg->opcode], prog ? arg->flags | EXTFUSE_PROGRAM_THERE : 0);
 	prog = unrcu_pointer(xchg(&ctx->programs[arg->opcode], RCU_INITIALIZER(prog)));
+	smp_store_release(&ctx->programs_set, ctx->programs_set + 1);
 	if (!prog)
 		return 0;
 	/* Who runs the old one has preemption disabled. */

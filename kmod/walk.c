@@ -20,7 +20,7 @@ static const struct extfuse_verdict go_on = { 0, 0 };
 static const struct extfuse_verdict good_name = { 1, 1 };
 static const struct extfuse_verdict filled = { 1, 0 };
 
-struct extfuse_verdict extfuse_revalidate_enter(struct dentry *dentry, unsigned int flags);
+struct extfuse_verdict extfuse_revalidate_enter(const struct dentry *dentry, unsigned int flags);
 struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *path, struct kstat *stat,
 	u32 mask, unsigned int flags);
 struct extfuse_verdict extfuse_permission_enter(void *idmap, struct inode *inode, int mask);
@@ -74,14 +74,11 @@ static bool same_node(const struct fuse_conn *fc, const struct inode *inode,
 		!entry->attr_valid && !entry->attr_valid_nsec && same_attr(fc, inode, &entry->attr);
 }
 
-static bool same_name(const struct fuse_conn *fc, const struct extfuse_request *req,
-	const struct inode *inode)
+static bool same_name(const struct fuse_conn *fc, const struct extfuse_early *said, const struct inode *inode)
 {
-	const struct fuse_entry_out *entry = (const void *)req->out;
-
-	if (req->error || !entry->nodeid)
-		return !inode && (!req->error || req->error == -ENOENT);
-	return same_node(fc, inode, entry);
+	if (said->error || !said->out.entry.nodeid)
+		return !inode && (!said->error || said->error == -ENOENT);
+	return same_node(fc, inode, &said->out.entry);
 }
 
 /* ---- names ---- */
@@ -95,68 +92,68 @@ struct seen {
 static __always_inline bool see(struct seen *s, const struct dentry *dentry, unsigned int seq)
 {
 	s->dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
-	s->name = (struct fuse_in_arg){ READ_ONCE(dentry->d_name.len), READ_ONCE(dentry->d_name.name) };
+	s->name.size = READ_ONCE(dentry->d_name.len);
+	s->name.value = READ_ONCE(dentry->d_name.name);
 	return s->dir && !read_seqcount_retry(&dentry->d_seq, seq);
 }
 
-/* With preemption disabled. */
+/* With preemption disabled; `nodeid` and `of_dir` are those of the directory. */
 static noinline struct extfuse_verdict revalidate_marked(struct extfuse_context *ctx,
-	const struct dentry *dentry, unsigned int seq, u32 own)
+	const struct dentry *dentry, u64 nodeid, const struct extfuse_word *of_dir)
 {
+	unsigned int seq = raw_seqcount_begin(&dentry->d_seq);
 	const struct inode *inode = d_inode_rcu(dentry);
-	const struct extfuse_request *req = NULL;
+	struct extfuse_early *said = NULL;
 	bool good = false;
 	struct seen s;
+	u32 own;
 
-	if (see(&s, dentry, seq)) {
-		req = extfuse_ask_early(ctx, FUSE_LOOKUP, EXTFUSE_NODEID(s.dir), &s.name,
-			sizeof(struct fuse_entry_out), own);
-		if (!req)
-			extfuse_not_foreseen(EXTFUSE_NODEID(s.dir));
-	}
-	if (req && same_name(ctx->fc, req, inode) && !read_seqcount_retry(&dentry->d_seq, seq)) {
+	if (!see(&s, dentry, seq) || EXTFUSE_NODEID(s.dir) != nodeid)
+		goto no;
+	own = extfuse_marked_name(ctx, of_dir, nodeid, s.name.value, s.name.size);
+	if (own)
+		said = extfuse_early_name(ctx, nodeid, of_dir, &s.name, own, inode);
+	if (!said) {
+		extfuse_not_foreseen(EXTFUSE_NAME_IN(nodeid));
+	} else if (read_seqcount_retry(&dentry->d_seq, seq)) {
+		said->seed = 0;
+	} else if (same_name(ctx->fc, said, inode)) {
 		extfuse_count(ctx, FUSE_LOOKUP, hits);
 		good = true;
 	}
+no:
 	preempt_enable();
 	return good ? good_name : go_on;
 }
 
-static noinline struct extfuse_verdict revalidate_outdated(const struct dentry *dentry)
+/*
+ * In place of the driver's function, in an RCU walk: where it is left to the driver, that asks once more without, and
+ * hook-asm.S passes by here. `flags` are those of a walk.
+ */
+struct extfuse_verdict extfuse_revalidate_enter(const struct dentry *dentry, unsigned int flags)
 {
+	const struct extfuse_word *of_dir;
 	struct extfuse_context *ctx;
-	unsigned int seq;
-	struct seen s;
+	const struct inode *dir;
 	u64 nodeid;
-	u32 own;
 
+	BUILD_BUG_ON(LOOKUP_RCU != EXTFUSE_LOOKUP_RCU);
+	if (flags & (LOOKUP_EXCL | LOOKUP_REVAL | LOOKUP_RENAME_TARGET) ||
+	    time_after_eq64((u64)(unsigned long)READ_ONCE(dentry->d_fsdata), get_jiffies_64()))
+		return go_on;
 	preempt_disable();
 	ctx = extfuse_find(((const struct fuse_mount *)dentry->d_sb->s_fs_info)->fc);
-	if (!ctx || !extfuse_early(ctx, FUSE_LOOKUP))
+	dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
+	if (!ctx || !extfuse_early(ctx, FUSE_LOOKUP) || !dir)
 		goto no;
-	seq = raw_seqcount_begin(&dentry->d_seq);
-	if (!see(&s, dentry, seq))
-		goto no;
-	nodeid = EXTFUSE_NODEID(s.dir);
-	own = extfuse_name_word(ctx, nodeid, s.name.value, s.name.size);
-	if (extfuse_marked(ctx, FUSE_LOOKUP, nodeid, own))
-		return revalidate_marked(ctx, dentry, seq, own);
-	extfuse_not_foreseen(nodeid);
+	nodeid = EXTFUSE_NODEID(dir);
+	of_dir = extfuse_marked_dir(ctx, nodeid);
+	if (of_dir)
+		return revalidate_marked(ctx, dentry, nodeid, of_dir);
+	extfuse_not_foreseen(EXTFUSE_NAME_IN(nodeid));
 no:
 	preempt_enable();
 	return go_on;
-}
-
-/*
- * In place of the driver's function; `flags` are those of a walk. Where it is left to the driver in an
- * RCU walk, it comes here once more without: that is the same question, and not asked twice.
- */
-struct extfuse_verdict extfuse_revalidate_enter(struct dentry *dentry, unsigned int flags)
-{
-	if ((flags & (LOOKUP_RCU | LOOKUP_EXCL | LOOKUP_REVAL | LOOKUP_RENAME_TARGET)) != LOOKUP_RCU ||
-	    time_after_eq64((u64)(unsigned long)READ_ONCE(dentry->d_fsdata), get_jiffies_64()))
-		return go_on;
-	return revalidate_outdated(dentry);
 }
 
 /* ---- attributes ---- */
@@ -178,27 +175,6 @@ static bool allowed(const struct fuse_conn *fc)
 static bool outdated(const struct inode *inode, u32 mask)
 {
 	return EXTFUSE_INVAL_MASK(inode) & mask || time_before64(EXTFUSE_I_TIME(inode), get_jiffies_64());
-}
-
-/* The attributes, where those that the driver has are the same. */
-static const struct fuse_attr *same_as_answered(struct extfuse_context *ctx, const struct inode *inode)
-{
-	static const struct fuse_getattr_in in;
-	u64 nodeid = EXTFUSE_NODEID(inode);
-	const struct fuse_entry_out *entry = extfuse_recall(ctx, nodeid);
-	const struct extfuse_request *req;
-	const struct fuse_attr_out *out;
-
-	if (entry)
-		return !entry->attr_valid && !entry->attr_valid_nsec &&
-			same_attr(ctx->fc, inode, &entry->attr) ? &entry->attr : NULL;
-	req = extfuse_early(ctx, FUSE_GETATTR) ? extfuse_ask_early(ctx, FUSE_GETATTR, nodeid,
-		&(struct fuse_in_arg){ sizeof(in), &in }, sizeof(*out), extfuse_node_word(ctx, nodeid)) : NULL;
-	if (!req || req->error)
-		return NULL;
-	out = (const void *)req->out;
-	return !out->attr_valid && !out->attr_valid_nsec && same_attr(ctx->fc, inode, &out->attr) ?
-		&out->attr : NULL;
 }
 
 static void fill(const struct inode *inode, const struct fuse_attr *attr, struct kstat *stat)
@@ -223,15 +199,21 @@ static const struct fuse_conn *conn_of(const struct inode *inode)
 	return ((const struct fuse_mount *)inode->i_sb->s_fs_info)->fc;
 }
 
-/* Was anything put for it? Then with preemption disabled. Misses end here, so it comes first. */
-static __always_inline struct extfuse_context *begin(const struct inode *inode)
+/* Will the driver ask, and was anything put for it? Then with preemption disabled. Misses end here. */
+static __always_inline struct extfuse_context *begin(const struct inode *inode, u32 mask)
 {
+	u64 nodeid = EXTFUSE_NODEID(inode);
 	struct extfuse_context *ctx;
 
+	if (!outdated(inode, mask))
+		return NULL;
 	preempt_disable();
 	ctx = extfuse_find(conn_of(inode));
-	if (ctx && READ_ONCE(ctx->words[extfuse_node_word(ctx, EXTFUSE_NODEID(inode))].marked))
-		return ctx;
+	if (ctx && extfuse_early(ctx, FUSE_GETATTR)) {
+		if (READ_ONCE(ctx->words[extfuse_node_word(ctx, nodeid)].marked))
+			return ctx;
+		extfuse_not_foreseen(EXTFUSE_ATTR_OF(nodeid));
+	}
 	preempt_enable();
 	return NULL;
 }
@@ -239,10 +221,9 @@ static __always_inline struct extfuse_context *begin(const struct inode *inode)
 /* False: it is for the driver. `stat` may be NULL. */
 static bool answer(struct extfuse_context *ctx, const struct inode *inode, struct kstat *stat)
 {
-	const struct fuse_attr *attr = allowed(ctx->fc) && in_use(inode) ?
-		same_as_answered(ctx, inode) : NULL;
+	const struct fuse_attr *attr = allowed(ctx->fc) && in_use(inode) ? extfuse_early_attr(ctx, inode) : NULL;
 
-	if (!attr || attr->atimensec >= NSEC_PER_SEC)
+	if (!attr || !same_attr(ctx->fc, inode, attr) || attr->atimensec >= NSEC_PER_SEC)
 		return false;
 	if (stat)
 		fill(inode, attr, stat);
@@ -255,7 +236,7 @@ static noinline struct extfuse_verdict getattr_marked(void *idmap, const struct 
 {
 	const struct inode *inode = d_inode(path->dentry);
 	bool done = EXTFUSE_PLAIN_IDMAP(idmap) && mask & STATX_BASIC_STATS && !(mask & STATX_BTIME) &&
-		!(flags & AT_STATX_SYNC_TYPE) && outdated(inode, mask) &&
+		!(flags & AT_STATX_SYNC_TYPE) &&
 		!(EXTFUSE_WRITEBACK(ctx->fc) && S_ISREG(inode->i_mode)) && answer(ctx, inode, stat);
 
 	preempt_enable();
@@ -265,7 +246,7 @@ static noinline struct extfuse_verdict getattr_marked(void *idmap, const struct 
 struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *path, struct kstat *stat,
 	u32 mask, unsigned int flags)
 {
-	struct extfuse_context *ctx = begin(d_inode(path->dentry));
+	struct extfuse_context *ctx = begin(d_inode(path->dentry), mask);
 
 	return ctx ? getattr_marked(idmap, path, stat, mask, flags, ctx) : go_on;
 }
@@ -273,8 +254,7 @@ struct extfuse_verdict extfuse_getattr_enter(void *idmap, const struct path *pat
 static noinline struct extfuse_verdict permission_marked(void *idmap, struct inode *inode, int mask,
 	struct extfuse_context *ctx)
 {
-	bool done = EXTFUSE_PLAIN_IDMAP(idmap) && outdated(inode, STATX_MODE | STATX_UID | STATX_GID) &&
-		answer(ctx, inode, NULL);
+	bool done = EXTFUSE_PLAIN_IDMAP(idmap) && answer(ctx, inode, NULL);
 
 	preempt_enable();
 	/* As the driver does with attributes that it has just asked for. */
@@ -284,7 +264,8 @@ static noinline struct extfuse_verdict permission_marked(void *idmap, struct ino
 /* Also in an RCU walk. */
 struct extfuse_verdict extfuse_permission_enter(void *idmap, struct inode *inode, int mask)
 {
-	struct extfuse_context *ctx = EXTFUSE_PERMISSIONS(conn_of(inode)) ? begin(inode) : NULL;
+	struct extfuse_context *ctx = EXTFUSE_PERMISSIONS(conn_of(inode)) ?
+		begin(inode, STATX_MODE | STATX_UID | STATX_GID) : NULL;
 
 	return ctx ? permission_marked(idmap, inode, mask, ctx) : go_on;
 }

@@ -287,8 +287,9 @@ int extfuse_backing(struct extfuse *x, uint64_t nodeid, int fd);
 
 /*
  * FUSE_PASSTHROUGH of the driver (Linux 6.9, where INIT agreed on it), with both engines: an id above 0
- * for replies to OPEN with FOPEN_PASSTHROUGH. Registered without the capabilities that would let writes
- * keep set-id bits, or use reserved blocks. Needs CAP_SYS_ADMIN. Since 0.3.
+ * for replies to OPEN with FOPEN_PASSTHROUGH. Registered as nobody, by a thread of its own, so that writes
+ * keep no set-id bits, and use no reserved blocks. Needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID (-EPERM).
+ * Since 0.3.
  */
 int extfuse_backing_open(struct extfuse *x, int fd);
 int extfuse_backing_close(struct extfuse *x, int backing_id);

@@ -62,7 +62,7 @@ API int extfuse_handler(struct extfuse *x, uint32_t opcode, int prog_fd, uint32_
 	} else if (prog_fd >= 0) {
 		if (check_program(prog_fd))
 			return -EINVAL;
-		p.flags = flags & EXTFUSE_HANDLER_IDS ? EXTFUSE_PROGRAM_IDS : 0;
+		p.flags = EXTFUSE_PROGRAM_CLEARED | (flags & EXTFUSE_HANDLER_IDS ? EXTFUSE_PROGRAM_IDS : 0);
 	}
 	return ioctl(x->device, EXTFUSE_IOC_PROGRAM, &p) ? -errno : 0;
 }

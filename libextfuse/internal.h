@@ -127,6 +127,7 @@ int name_set(struct name *name, const char *text);
 struct extfuse_word *word_all(const struct extfuse *x);
 struct extfuse_word *word_of(const struct extfuse *x, enum about about, uint64_t nodeid,
 			     const struct name *name);
+void word_mark(struct extfuse_word *w);
 void word_bump(struct extfuse *x, struct extfuse_word *w);
 bool word_holds(const struct extfuse_word *w, uint64_t stamp, uint64_t own);
 /* Fills stamp and own of a head; -ESTALE where the value is too old already. */

@@ -246,8 +246,8 @@ int map_put(struct extfuse *x, enum map map, const void *key, const void *value,
 {
 	int err = bpf_map_update_elem(x->maps[map], key, value, BPF_ANY);
 
-	if (!err && !__atomic_load_n(&w->marked, __ATOMIC_SEQ_CST))
-		__atomic_store_n(&w->marked, 1, __ATOMIC_SEQ_CST);
+	if (!err)
+		word_mark(w);
 	return err;
 }
 

@@ -117,7 +117,10 @@ static int store_entry(struct extfuse *x, uint64_t stamp, uint64_t parent, const
 	sum = extfuse_sum(EXTFUSE_SUM_START, &key,
 			  is_short ? sizeof(struct extfuse_entry_key) : sizeof(key));
 	value.head.check = extfuse_sum(sum, CHECKED(&value), sizeof(value) - 8);
-	return map_put(x, is_short ? MAP_ENTRY : MAP_ENTRY_LONG, &key, &value, w);
+	err = map_put(x, is_short ? MAP_ENTRY : MAP_ENTRY_LONG, &key, &value, w);
+	if (!err)
+		__atomic_store_n(&word_of(x, ABOUT_DIR, parent, NULL)->named, 1, __ATOMIC_SEQ_CST);
+	return err;
 }
 
 API int extfuse_put_entry(struct extfuse *x, uint64_t stamp, uint64_t parent, const char *text,

@@ -53,6 +53,12 @@ static void raise_prev(struct extfuse_word *w, uint64_t to)
 		;
 }
 
+void word_mark(struct extfuse_word *w)
+{
+	while (!__atomic_add_fetch(&w->marked, 1, __ATOMIC_SEQ_CST))
+		;
+}
+
 /* A change that is over at once, and may be cut off by a SIGKILL anywhere. */
 void word_bump(struct extfuse *x, struct extfuse_word *w)
 {

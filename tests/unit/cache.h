@@ -186,6 +186,7 @@ static inline bool holds(const struct extfuse_request *r)
 static inline bool marked(const char *program, const struct extfuse_request *r)
 {
 	struct name name = { .len = r->name_len };
+	const struct extfuse_word *dir;
 
 	for (int i = 0; i < PROGRAMS; i++)
 		if (!strcmp(program_kinds[i].name, program) &&
@@ -194,8 +195,8 @@ static inline bool marked(const char *program, const struct extfuse_request *r)
 	memcpy(name.words, r->name, sizeof(name.words));
 	if (r->opcode != FUSE_LOOKUP)
 		return word_of(x, ABOUT_NODE, r->nodeid, NULL)->marked;
-	return word_of(x, ABOUT_NAME, r->nodeid, &name)->marked ||
-	       word_of(x, ABOUT_DIR, r->nodeid, NULL)->marked;
+	dir = word_of(x, ABOUT_DIR, r->nodeid, NULL);
+	return dir->marked || (dir->named && word_of(x, ABOUT_NAME, r->nodeid, &name)->marked);
 }
 
 /* Runs it, and judges as the module does: EXTFUSE_UPCALL where the answer does not hold. */

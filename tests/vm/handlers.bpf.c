@@ -170,6 +170,14 @@ int nothing(struct bpf_raw_tracepoint_args *ctx)
 	return EXTFUSE_UPCALL;
 }
 
+/* Says that it has answered, and has written nothing. */
+SEC("raw_tp.w")
+int careless(struct bpf_raw_tracepoint_args *ctx)
+{
+	REQUEST(ctx)->out_size = 16;
+	return EXTFUSE_RETURN;
+}
+
 /* ---- programs that the module must not take ---- */
 
 SEC("raw_tp.w")

@@ -245,7 +245,7 @@ void rig_put_attr_value(struct rig *r, uint64_t nodeid, const struct attr_value 
 {
 	if (bpf_map_update_elem(r->attrs, &nodeid, value, BPF_ANY))
 		fatal("put attributes");
-	rig_node_word(r, nodeid)->marked = 1;
+	rig_node_word(r, nodeid)->marked++;
 }
 
 void rig_put_attr(struct rig *r, uint64_t nodeid)
@@ -274,7 +274,8 @@ void rig_put_name(struct rig *r, uint64_t parent, const char *name)
 	memcpy(value.entry, &entry, sizeof(entry));
 	if (bpf_map_update_elem(r->names, &key, &value, BPF_ANY))
 		fatal("put name");
-	rig_name_word(r, parent, name)->marked = 1;
+	rig_name_word(r, parent, name)->marked++;
+	r->words[extfuse_word_dir(r->area->seed, r->area->word_bits, parent)].named = 1;
 }
 
 void rig_put_xattr(struct rig *r, uint64_t nodeid, const char *name, const char *data, uint32_t size)
@@ -287,7 +288,7 @@ void rig_put_xattr(struct rig *r, uint64_t nodeid, const char *name, const char 
 		memcpy(value.data, data, size);
 	if (bpf_map_update_elem(r->xattrs, &key, &value, BPF_ANY))
 		fatal("put xattr");
-	rig_node_word(r, nodeid)->marked = 1;
+	rig_node_word(r, nodeid)->marked++;
 }
 
 /* ---- the tree ---- */

@@ -2,6 +2,8 @@
 /* Handlers that answer what the driver must not be given: the server is asked instead. */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <sched.h>
+#include <sys/xattr.h>
 
 #include "tests/vm/rig.h"
 
@@ -180,7 +182,7 @@ static void test_programs(void)
 		{ "reaches_beyond", FUSE_GETATTR, 0, EINVAL },
 		{ "jumps_away", FUSE_GETATTR, 0, EINVAL },
 		{ "not_writable", FUSE_GETATTR, 0, EINVAL },
-		{ "getattr", FUSE_GETATTR, 8, EINVAL },
+		{ "getattr", FUSE_GETATTR, 16, EINVAL },
 		{ "getattr", FUSE_GETATTR, EXTFUSE_PROGRAM_EARLY | EXTFUSE_PROGRAM_IDS, EINVAL },
 		{ "getattr", FUSE_GETXATTR, EXTFUSE_PROGRAM_EARLY, EINVAL },
 		{ "getattr", FUSE_SETATTR, 0, EOPNOTSUPP },
@@ -231,6 +233,38 @@ static void test_replaced(void)
 	bpf_object__close(object);
 }
 
+/* What one handler has left, another one does not show: `flags` of that one. */
+static bool shows_remains(uint32_t flags)
+{
+	static const char secret[16] = "secret, 15 long";
+	char value[16] = "";
+
+	rig_put_xattr(r, file->id, "user.secret", secret, sizeof(secret));
+	rig_program(r, FUSE_GETXATTR, "getxattr", EXTFUSE_PROGRAM_MARKED);
+	if (getxattr(rig_path(r, "f"), "user.secret", value, sizeof(value)) != sizeof(secret))
+		fatal("secret");
+	rig_program(r, FUSE_GETXATTR, "careless", flags);
+	memset(value, 0, sizeof(value));
+	if (getxattr(rig_path(r, "f"), "user.x", value, sizeof(value)) != sizeof(value))
+		fatal("careless");
+	rig_program(r, FUSE_GETXATTR, "getxattr", EXTFUSE_PROGRAM_MARKED);
+	return !memcmp(value, secret, sizeof(value));
+}
+
+static void test_remains(void)
+{
+	cpu_set_t all, one;
+
+	/* Each processor has a request of its own. */
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	sched_getaffinity(0, sizeof(all), &all);
+	sched_setaffinity(0, sizeof(one), &one);
+	result(shows_remains(0), "remains-seen", "there are none");
+	result(!shows_remains(EXTFUSE_PROGRAM_CLEARED), "remains-cleared", "they are shown");
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 void test_hostile(void)
 {
 	r = rig_new("hostile");
@@ -240,6 +274,7 @@ void test_hostile(void)
 	test_programs();
 	test_attrs();
 	test_entries();
+	test_remains();
 	test_replaced();
 	close(handle);
 	rig_free(r);
