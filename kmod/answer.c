@@ -362,6 +362,20 @@ const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32
 		is_true(ctx, req, op, nodeid, own, now) ? req : NULL;
 }
 
+bool extfuse_is_passed(struct extfuse_context *ctx, const struct fuse_args *args, u32 own)
+{
+	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[args->opcode]);
+	struct extfuse_request *req = this_cpu_ptr(shown);
+	u64 now;
+
+	if (!prog || !extfuse_alive(ctx->fc) ||
+	    !show(req, ctx, args, &shapes[args->opcode], READ_ONCE(ctx->program_flags[args->opcode])))
+		return false;
+	now = req->now;
+	return run(prog, req) == EXTFUSE_PASSTHRU &&
+		(!req->ndeps || is_true(ctx, req, args->opcode, args->nodeid, own, now));
+}
+
 struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_args *args, u32 own)
 {
 	const struct bpf_prog *prog = rcu_dereference_sched(ctx->programs[args->opcode]);

@@ -102,6 +102,7 @@ SYM_FUNC_END(extfuse_\name)
 WALK revalidate 2
 WALK getattr 5
 WALK permission 3 extfuse_permission_kinds
+WALK read 2 extfuse_backings
 #endif
 
 /* Returns in the function's place. */

@@ -20,6 +20,7 @@ void extfuse_background(void);
 void extfuse_revalidate(void);
 void extfuse_getattr(void);
 void extfuse_permission(void);
+void extfuse_read(void);
 long extfuse_original(void *a, void *b, void *c, unsigned long site);
 
 /* ---- background requests that change something: their end ---- */
@@ -392,6 +393,7 @@ static struct hooked hooked[] = {
 	{ .function = "fuse_dentry_revalidate", .trampoline = extfuse_revalidate, .optional = true },
 	{ .function = "fuse_getattr", .trampoline = extfuse_getattr, .optional = true },
 	{ .function = "fuse_permission", .trampoline = extfuse_permission, .optional = true },
+	{ .function = "fuse_file_read_iter", .trampoline = extfuse_read, .optional = true },
 #endif
 };
 

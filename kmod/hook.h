@@ -19,10 +19,14 @@
 #endif
 
 #ifndef __ASSEMBLY__
+#include <linux/atomic.h>
+
 /* Bit N: there is a context for a connection of kind N. */
 extern unsigned long extfuse_kinds;
 /* And the kernel checks permissions there. */
 extern unsigned long extfuse_permission_kinds;
+/* How many files are registered, of all contexts. */
+extern atomic_long_t extfuse_backings;
 
 struct extfuse_verdict {
 	unsigned long instead;		/* 0: go on with the function */

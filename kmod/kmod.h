@@ -219,6 +219,9 @@ static inline bool extfuse_early(const struct extfuse_context *ctx, u32 op)
 	return READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY;
 }
 
+/* Whether the handler of READ sends this one to the file; nothing is counted. With preemption disabled. */
+bool extfuse_is_passed(struct extfuse_context *ctx, const struct fuse_args *args, u32 own);
+
 /* What an answer rests on. */
 struct extfuse_grounds {
 	const struct extfuse_dep *deps;

@@ -11,6 +11,8 @@
 
 /* ---- which file ---- */
 
+atomic_long_t extfuse_backings;
+
 static struct extfuse_backing_file *find_backing(struct extfuse_context *ctx, u64 nodeid)
 {
 	struct extfuse_backing_file *b;
@@ -125,10 +127,12 @@ int extfuse_set_backing(struct extfuse_context *ctx, const struct extfuse_backin
 		if (old) {
 			hash_del_rcu(&old->node);
 			ctx->backing_count--;
+			atomic_long_dec(&extfuse_backings);
 		}
 		if (b) {
 			hash_add_rcu(ctx->backing, &b->node, b->nodeid);
 			ctx->backing_count++;
+			atomic_long_inc(&extfuse_backings);
 		}
 	}
 	spin_unlock(&ctx->backing_lock);
@@ -146,6 +150,7 @@ void extfuse_drop_backing(struct extfuse_context *ctx)
 
 	hash_for_each_safe(ctx->backing, i, next, b, node) {
 		hash_del_rcu(&b->node);
+		atomic_long_dec(&extfuse_backings);
 		extfuse_put_backing(b);
 	}
 }
@@ -180,15 +185,15 @@ static void zero_from(const struct bio_vec *v, u32 n, size_t from)
 }
 
 static ssize_t transfer(struct extfuse_backing_file *b, unsigned int direction, struct iov_iter *iter,
-	loff_t pos, rwf_t flags)
+	loff_t *pos, rwf_t flags)
 {
 	const struct cred *before = override_creds(b->cred);
 	ssize_t n;
 
 	if (direction == WRITE)
-		n = extfuse_iter_write(b->file, iter, &pos, flags);
+		n = extfuse_iter_write(b->file, iter, pos, flags);
 	else
-		n = vfs_iter_read(b->file, iter, &pos, flags);
+		n = vfs_iter_read(b->file, iter, pos, flags);
 	revert_creds(before);
 	return n;
 }
@@ -199,6 +204,7 @@ ssize_t extfuse_read_backing(struct extfuse_backing_file *b, struct fuse_args *a
 	u32 size = min_t(u32, in->size, args->out_args[0].size), nvec = 0;
 	struct bio_vec *v = NULL;
 	struct iov_iter iter;
+	loff_t pos = in->offset;
 	struct kvec flat;
 	ssize_t n;
 
@@ -215,7 +221,7 @@ ssize_t extfuse_read_backing(struct extfuse_backing_file *b, struct fuse_args *a
 		flat.iov_len = size;
 		iov_iter_kvec(&iter, EXTFUSE_ITER_DEST, &flat, 1, size);
 	}
-	n = transfer(b, READ, &iter, in->offset, 0);
+	n = transfer(b, READ, &iter, &pos, 0);
 	if (n >= 0) {
 		if (v && args->page_zeroing)
 			zero_from(v, nvec, n);
@@ -231,6 +237,7 @@ ssize_t extfuse_write_backing(struct extfuse_backing_file *b, struct fuse_args *
 	struct fuse_write_out *out = args->out_args[0].value;
 	struct bio_vec *v = NULL;
 	struct iov_iter iter;
+	loff_t pos = in->offset;
 	struct kvec flat;
 	rwf_t flags = 0;
 	u32 nvec;
@@ -255,9 +262,98 @@ ssize_t extfuse_write_backing(struct extfuse_backing_file *b, struct fuse_args *
 	/* The driver takes the file to end where attributes said; what it writes back it means to be there. */
 	if (in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE))
 		flags |= RWF_APPEND;
-	n = transfer(b, WRITE, &iter, in->offset, flags);
+	n = transfer(b, WRITE, &iter, &pos, flags);
 	if (n >= 0)
 		out->size = n;
 	kvfree(v);
 	return n;
 }
+
+/* ---- read(2), before there is a request: right to where the caller wants it ---- */
+
+#ifdef EXTFUSE_HAS_WALK
+
+struct extfuse_verdict extfuse_read_enter(struct kiocb *iocb, struct iov_iter *to);
+
+/* Whether the driver would ask the daemon for all of it, and wait. What its own cache is for stays there. */
+static bool would_ask(struct kiocb *iocb, const struct iov_iter *to, const struct inode *inode)
+{
+	return (iocb->ki_flags & IOCB_DIRECT ||
+		EXTFUSE_OPEN_FLAGS(iocb->ki_filp->private_data) & FOPEN_DIRECT_IO) && is_sync_kiocb(iocb) && !(iocb->ki_flags & (IOCB_NOWAIT | IOCB_NOIO | IOCB_HIPRI)) &&
+		S_ISREG(inode->i_mode) && !hlist_unhashed_lockless(&inode->i_hash) && iov_iter_count(to) &&
+		!(iocb->ki_filp->f_flags & O_NOATIME) && !READ_ONCE(inode->i_mapping->nrpages);
+}
+
+/* The file that it is to be read from, and the context, with a reference each; else NULL. */
+static struct extfuse_backing_file *find_for_read(const struct kiocb *iocb, const struct iov_iter *to,
+	const struct inode *inode, struct extfuse_context **of)
+{
+	struct fuse_read_in in = { .fh = EXTFUSE_FH(iocb->ki_filp->private_data), .offset = iocb->ki_pos,
+		.size = min_t(size_t, iov_iter_count(to), U32_MAX), .flags = iocb->ki_filp->f_flags };
+	struct fuse_args args = { .opcode = FUSE_READ, .nodeid = EXTFUSE_NODEID(inode), .in_numargs = 1,
+		.out_numargs = 1, .out_argvar = true, .in_args[0] = { sizeof(in), &in }, .out_args[0].size = in.size };
+	const struct fuse_mount *fm = inode->i_sb->s_fs_info;
+	struct extfuse_backing_file *b = NULL;
+	struct extfuse_context *ctx;
+	u32 flags, word;
+
+	preempt_disable();
+	ctx = extfuse_find(fm->fc);
+	if (!ctx)
+		goto no;
+	flags = READ_ONCE(ctx->program_flags[FUSE_READ]);
+	word = extfuse_node_word(ctx, args.nodeid);
+	if (!flags || (flags & EXTFUSE_PROGRAM_MARKED && !READ_ONCE(ctx->words[word].marked)))
+		goto no;
+	b = extfuse_get_backing(ctx, args.nodeid);
+	if (b && (!(b->file->f_mode & FMODE_READ) || !extfuse_is_passed(ctx, &args, word))) {
+		extfuse_put_backing(b);
+		b = NULL;
+	}
+	if (b) {
+		refcount_inc(&ctx->refs);
+		*of = ctx;
+	}
+no:
+	preempt_enable();
+	return b;
+}
+
+/*
+ * Where pages of the file are in the kernel's cache, some may be newer than the file below: these are for the driver.
+ * Pages that were dropped while they are written back make the word busy, which is looked at after they were counted.
+ */
+struct extfuse_verdict extfuse_read_enter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	struct extfuse_verdict v = { 0, 0 };
+	struct extfuse_backing_file *b;
+	struct timespec64 before, after;
+	struct extfuse_context *ctx;
+	u32 word;
+
+	if (!would_ask(iocb, to, inode))
+		return v;
+	b = find_for_read(iocb, to, inode, &ctx);
+	if (!b)
+		return v;
+	word = extfuse_node_word(ctx, EXTFUSE_NODEID(inode));
+	smp_rmb();
+	if (!(READ_ONCE(ctx->words[word].state) & EXTFUSE_WORD_BUSY)) {
+		before = extfuse_atime(file_inode(b->file));
+		v.instead = 1;
+		v.result = transfer(b, READ, to, &iocb->ki_pos, 0);
+		after = extfuse_atime(file_inode(b->file));
+		if (!timespec64_equal(&before, &after))
+			extfuse_word_bump(ctx, word);
+		/* As the driver does after a READ. */
+		if (!IS_RDONLY(inode))
+			set_mask_bits(EXTFUSE_INVAL_MASK_AT(inode), 0, STATX_ATIME);
+		extfuse_count(ctx, FUSE_READ, passthru);
+	}
+	extfuse_put_backing(b);
+	extfuse_put(ctx);
+	return v;
+}
+
+#endif

@@ -188,6 +188,7 @@ static void loaded(void)
 	in_turn();
 	r = rig_open("cost");
 	rig_file(r, "file");
+	rig_file(r, "other");
 	if (setxattr(rig_path(r, "file"), "user.x", "1", 1, 0))
 		fatal("xattr");
 	measure_all("loaded", r->m->path);
@@ -199,6 +200,9 @@ static void loaded(void)
 	rig_put_name(r, 1, "none");
 	rig_put_xattr(r, rig_id(r, "file"), "user.x", "1", 1);
 	measure_all("hit", r->m->path);
+	/* Nothing was put for this one, but for its neighbours. */
+	snprintf(path, sizeof(path), "%s/other", r->m->path);
+	measure("near", "stat", call_stat);
 	measure_read(r);
 	rig_free(r);
 }

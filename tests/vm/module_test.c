@@ -18,6 +18,7 @@ int main(int argc, char **argv)
 		{ "mutations", test_mutations },
 		{ "hostile", test_hostile },
 		{ "data", test_data },
+		{ "direct", test_direct },
 		{ "coherence", test_coherence },
 		{ "life", test_life },
 	};

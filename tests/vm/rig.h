@@ -81,6 +81,7 @@ void test_answers(void);
 void test_mutations(void);
 void test_hostile(void);
 void test_data(void);
+void test_direct(void);
 void test_life(void);
 void test_device(void);
 void test_coherence(void);

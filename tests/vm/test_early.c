@@ -66,6 +66,35 @@ static void test_hits(void)
 		"early-absent", "asked %lu times", after.lookups - before.lookups);
 }
 
+/* What was said before is not said again where another value was put, or another program, though no word has changed. */
+static void test_said_before(void)
+{
+	const char *path = rig_path(r, "said");
+	struct asked before;
+	struct node *n;
+	struct stat st;
+
+	rig_file(r, "said");
+	n = fs_node(r->fs, rig_id(r, "said"));
+	put("said");
+	stat(path, &st);
+	stat(path, &st);
+	n->nlink = 7;
+	before = asked();
+	stat(path, &st);
+	result(st.st_nlink == 1 && asked().getattrs == before.getattrs, "early-said-again", "asked %lu times",
+		asked().getattrs - before.getattrs);
+	put("said");
+	stat(path, &st);
+	result(st.st_nlink == 7 && asked().getattrs == before.getattrs, "early-put-again",
+		"the count before, asked %lu times", asked().getattrs - before.getattrs);
+	rig_program(r, FUSE_LOOKUP, "nothing", EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_EARLY);
+	before = asked();
+	stat(path, &st);
+	result(asked().lookups == before.lookups + 1, "early-other-program", "answered");
+	rig_early(r);
+}
+
 /* What the driver has is not what is true by now: it must be told. */
 static void test_differs(void)
 {
@@ -162,6 +191,7 @@ void test_early(void)
 	r = rig_new("early");
 	rig_early(r);
 	test_hits();
+	test_said_before();
 	test_differs();
 	test_renames();
 	rig_free(r);
