@@ -16,6 +16,7 @@ int main(int argc, char **argv)
 		{ "answers", test_answers },
 		{ "early", test_early },
 		{ "mutations", test_mutations },
+		{ "underway", test_underway },
 		{ "hostile", test_hostile },
 		{ "data", test_data },
 		{ "direct", test_direct },

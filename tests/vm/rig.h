@@ -79,6 +79,7 @@ void rig_dir(struct rig *r, const char *below);
 
 void test_answers(void);
 void test_mutations(void);
+void test_underway(void);
 void test_hostile(void);
 void test_data(void);
 void test_direct(void);

@@ -211,12 +211,16 @@ static void do_create(const struct request *r)
 {
 	const struct fuse_create_in *in = r->in;
 	const char *name = (const char *)(in + 1);
-	struct node *n = fs_node(r->fs, fs_child(r->fs, r->h->nodeid, name) ?: UINT64_MAX);
+	bool nameless = r->h->opcode == FUSE_TMPFILE;
+	struct node *n = nameless ? NULL : fs_node(r->fs, fs_child(r->fs, r->h->nodeid, name) ?: UINT64_MAX);
 	struct { struct fuse_entry_out entry; struct fuse_open_out open; } out = { 0 };
 
 	if (!n) {
 		n = add_node(r->fs, S_IFREG | (in->mode & 07777));
-		add_name(r->fs, r->h->nodeid, name, n->id);
+		if (nameless)
+			n->nlink = 0;
+		else
+			add_name(r->fs, r->h->nodeid, name, n->id);
 	} else if (in->flags & O_TRUNC) {
 		n->size = 0;
 		n->changes++;
@@ -418,7 +422,7 @@ static void serve(const struct request *r)
 		return make(r, (char *)r->in + sizeof(struct fuse_mkdir_in),
 			S_IFDIR | ((struct fuse_mkdir_in *)r->in)->mode, NULL);
 	case FUSE_SYMLINK: return make(r, r->in, S_IFLNK | 0777, (char *)r->in + strlen(r->in) + 1);
-	case FUSE_CREATE: return do_create(r);
+	case FUSE_CREATE: case FUSE_TMPFILE: return do_create(r);
 	case FUSE_UNLINK: case FUSE_RMDIR: return do_remove(r);
 	case FUSE_RENAME: case FUSE_RENAME2: return do_rename(r);
 	case FUSE_LINK: return do_link(r);
