@@ -162,6 +162,32 @@ static void directory(void)
 	expect(asked <= 2, "dir-stays-complete", "asked %u times", asked);
 }
 
+/* What the context itself counts: by known numbers of calls. */
+static void counted(void)
+{
+	static struct extfuse_figures was = { .struct_size = sizeof(was) }, is = { .struct_size = sizeof(is) };
+	uint64_t stamp = extfuse_stamp(x);
+	int bad = extfuse_figures(x, &was);
+
+	for (int i = 0; i < 3; i++)
+		bad |= extfuse_put_negative(x, stamp, 1, "counted", NULL, 0);
+	for (int i = 0; i < 2; i++)
+		bad |= extfuse_invalidate_entry(x, 1, "counted");
+	/* Its data is in the driver's cache, and nowhere else. */
+	bad |= extfuse_invalidate_node(x, by_name("e")->nodeid, 0);
+	for (int i = 0; i < 4; i++)
+		bad |= extfuse_put_negative(x, stamp, 1, "counted", NULL, 0) != -ESTALE;
+	bad |= extfuse_figures(x, &is);
+	expect(!bad && is.puts - was.puts == 3 && is.late - was.late == 4 && is.invalidations - was.invalidations == 3 &&
+	       is.notifications - was.notifications == 1 && is.engine == EXTFUSE_ENGINE_HOOK && is.memory >= 1 << 20,
+	       "figures-of-the-context", "%llu puts, %llu late, %llu invalidations, %llu notifications, %llu bytes",
+	       (unsigned long long)(is.puts - was.puts), (unsigned long long)(is.late - was.late),
+	       (unsigned long long)(is.invalidations - was.invalidations),
+	       (unsigned long long)(is.notifications - was.notifications), (unsigned long long)is.memory);
+}
+
+/* ---- data, and other servers ---- */
+
 /* By the file that the module has. */
 static void reads(const char *directory)
 {
@@ -294,6 +320,7 @@ int main(int argc, char **argv)
 	attributes();
 	own_results();
 	xattrs();
+	counted();
 	directory();
 	reads(argv[1]);
 	silent_server();

@@ -14,6 +14,7 @@ int main(int argc, char **argv)
 	} tests[] = {
 		{ "device", test_device },
 		{ "answers", test_answers },
+		{ "figures", test_figures },
 		{ "early", test_early },
 		{ "mutations", test_mutations },
 		{ "underway", test_underway },

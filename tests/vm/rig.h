@@ -78,6 +78,7 @@ void rig_file(struct rig *r, const char *below);
 void rig_dir(struct rig *r, const char *below);
 
 void test_answers(void);
+void test_figures(void);
 void test_mutations(void);
 void test_underway(void);
 void test_hostile(void);
