@@ -162,6 +162,85 @@ static void directory(void)
 	expect(asked <= 2, "dir-stays-complete", "asked %u times", asked);
 }
 
+/* ---- changes that somebody tells of ---- */
+
+static void appears(const char *name)
+{
+	pthread_mutex_lock(&lock);
+	add(name, 9, 'x');
+	pthread_mutex_unlock(&lock);
+}
+
+/* Which of them, is not said. */
+static void told_all(void)
+{
+	long long got;
+
+	size_of("a");
+	size_of("later");
+	change(by_name("a"), 7, 'a');
+	appears("later");
+	sees("all-still", "a", 5, 0);
+	sees("all-absent-still", "later", -ENOENT, 0);
+	expect(!extfuse_invalidate_all(x), "invalidate-all", "it failed");
+	got = size_of("a");
+	expect(got == 7, "all", "got %lld", got);
+	got = size_of("later");
+	expect(got == 9, "all-absent", "got %lld", got);
+	sees("all-known-again", "a", 7, 0);
+	change(by_name("a"), 5, 'a');
+	extfuse_invalidate_node(x, by_name("a")->nodeid, 0);
+}
+
+/* The name goes, and the node has one less. */
+static void told_deleted(void)
+{
+	struct file *g = by_name("later");
+	uint64_t nodeid = g->nodeid;
+	int fd = open("later", O_PATH);
+	unsigned before;
+	struct stat st;
+	int err;
+
+	fstat(fd, &st);
+	pthread_mutex_lock(&lock);
+	g->name[0] = 0;
+	g->size = 3;
+	pthread_mutex_unlock(&lock);
+	sees("deleted-still", "later", 9, 0);
+	before = so_far(FUSE_GETATTR);
+	fstat(fd, &st);
+	expect(st.st_size == 9 && so_far(FUSE_GETATTR) == before, "deleted-node-still", "size %ld, asked %u times",
+	       (long)st.st_size, so_far(FUSE_GETATTR) - before);
+	err = extfuse_invalidate_deleted(x, 1, nodeid, "later");
+	expect(!err, "invalidate-deleted", "%d", err);
+	before = so_far(FUSE_GETATTR);
+	fstat(fd, &st);
+	expect(st.st_size == 3 && so_far(FUSE_GETATTR) == before + 1, "deleted-node", "size %ld, asked %u times",
+	       (long)st.st_size, so_far(FUSE_GETATTR) - before);
+	expect(size_of("later") == -ENOENT, "deleted", "got %lld", size_of("later"));
+	close(fd);
+}
+
+/* Names came to what was known as a whole. */
+static void told_directory(void)
+{
+	static struct extfuse_names names;
+	uint64_t stamp = extfuse_stamp(x);
+
+	extfuse_names_clear(&names);
+	for (const char *const *p = (const char *const[]){ "a", "absent", "d", "e", NULL }; *p; p++)
+		extfuse_names_add(&names, *p);
+	expect(!extfuse_put_dir(x, stamp, 1, &names), "dir-put", "it failed");
+	size_of(".");
+	sees("dir-absent", "comes-to-a-directory", -ENOENT, 0);
+	appears("comes-to-a-directory");
+	sees("dir-absent-still", "comes-to-a-directory", -ENOENT, 0);
+	expect(!extfuse_invalidate_dir(x, 1), "invalidate-dir", "it failed");
+	expect(size_of("comes-to-a-directory") == 9, "dir-told", "got %lld", size_of("comes-to-a-directory"));
+	unlink("comes-to-a-directory");
+}
+
 /* What the context itself counts: by known numbers of calls. */
 static void counted(void)
 {
@@ -320,6 +399,9 @@ int main(int argc, char **argv)
 	attributes();
 	own_results();
 	xattrs();
+	told_all();
+	told_deleted();
+	told_directory();
 	counted();
 	directory();
 	reads(argv[1]);

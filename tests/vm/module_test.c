@@ -16,6 +16,7 @@ int main(int argc, char **argv)
 		{ "answers", test_answers },
 		{ "figures", test_figures },
 		{ "early", test_early },
+		{ "opcodes", test_opcodes },
 		{ "mutations", test_mutations },
 		{ "underway", test_underway },
 		{ "hostile", test_hostile },

@@ -81,6 +81,7 @@ void test_answers(void);
 void test_figures(void);
 void test_mutations(void);
 void test_underway(void);
+void test_opcodes(void);
 void test_hostile(void);
 void test_data(void);
 void test_direct(void);
