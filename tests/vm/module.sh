@@ -6,7 +6,7 @@
 
 need_root
 module=$FE_BUILD/extfuse.ko
-export VM_PROGRAMS=$FE_BUILD/tests/vm
+export VM_PROGRAMS=$FE_BUILD/tests/vm VM_MODULE=$module
 
 loaded() {
 	[ -d /sys/module/extfuse ] && [ -c /dev/extfuse ]

@@ -24,6 +24,7 @@ int main(int argc, char **argv)
 		{ "direct", test_direct },
 		{ "coherence", test_coherence },
 		{ "life", test_life },
+		{ "closing", test_closing },
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -86,6 +86,7 @@ void test_hostile(void);
 void test_data(void);
 void test_direct(void);
 void test_life(void);
+void test_closing(void);
 void test_device(void);
 void test_coherence(void);
 void test_early(void);
