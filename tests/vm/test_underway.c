@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
+#include <bpf/bpf.h>
+
 #include "tests/vm/rig.h"
 
 static struct rig *r;
@@ -144,11 +146,35 @@ static void while_under_way(const struct way *w, int fd, uint64_t id)
 		tell(w, "in-background", submitted, "io_submit() waits for the server");
 }
 
-/* Attributes come with a name: so only an absence tells of the name alone. */
-static void name_after(const struct way *w)
+/* What is known of the name now, whatever becomes of its node. */
+static struct name_value name_value(uint64_t id)
+{
+	struct name_value value = { .stamp = rig_stamp(r), .node_stamp = UINT64_MAX };
+	struct node *n = fs_node(r->fs, id);
+	struct fuse_entry_out entry;
+
+	fs_entry(n, &entry);
+	memcpy(value.entry, &entry, sizeof(entry));
+	value.node_index = n - r->fs->nodes;
+	return value;
+}
+
+static void put_name_value(const struct name_value *value)
+{
+	struct name_key key = { .parent = 1 };
+
+	memcpy(key.name, "way", 3);
+	if (bpf_map_update_elem(r->names, &key, value, BPF_ANY))
+		fatal("put name");
+	rig_name_word(r, 1, "way")->marked = 1;
+}
+
+static void name_after(const struct way *w, const struct name_value *late)
 {
 	struct stat st;
 
+	put_name_value(late);
+	tell(w, "name-put-late", asked_name() == 1, "a name from before is answered");
 	rig_put_name(r, 1, "way");
 	tell(w, "name-put", asked_name() == 0, "what is put is not answered");
 	tell(w, "name-gone", stat(text("way"), &st) && errno == ENOENT, "the name is there still");
@@ -156,6 +182,7 @@ static void name_after(const struct way *w)
 
 static void one_way(const struct way *w)
 {
+	struct name_value late_name;
 	struct attr_value late;
 	pthread_t thread;
 	uint64_t id;
@@ -172,6 +199,7 @@ static void one_way(const struct way *w)
 	put_all(id);
 	rig_put_name(r, 1, "way");
 	late = rig_attr_value(r, id);
+	late_name = name_value(id);
 	tell(w, "before", !asked_attr(fd) && !asked_xattr(fd) && !asked_name(), "something is asked for");
 	submitted = 0;
 	r->fs->hold = w->opcode;
@@ -193,7 +221,7 @@ static void one_way(const struct way *w)
 	put_all(id);
 	tell(w, "known-again", !asked_attr(fd) && !asked_xattr(fd), "what is put is not answered");
 	if (w->names)
-		name_after(w);
+		name_after(w, &late_name);
 	close(fd);
 }
 
