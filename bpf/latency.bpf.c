@@ -1,32 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
- * How long requests of one FUSE connection take, from when the driver queues them until they are
- * answered, by the driver's own tracepoints (Linux 6.12).
+ * How long requests of one FUSE connection take, from when the driver queues them until they are answered, by the
+ * driver's own tracepoints (Linux 6.12). A request has no number yet where the first of these is, so it is known by
+ * its address.
  */
 #include <linux/types.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #include "latency.h"
 
-/* As the format files in tracefs describe them, which is checked before this is loaded. */
-struct request_send {
-	__u64 common;
-	__u32 connection;
-	__u32 pad;
-	__u64 unique;
-	__u32 opcode;
-	__u32 len;
-};
+/* The driver's, as far as they are read; where that is, is found out when this is loaded. */
+struct fuse_conn {
+	__u32 dev;
+} __attribute__((preserve_access_index));
 
-struct request_end {
-	__u64 common;
-	__u32 connection;
-	__u32 pad;
-	__u64 unique;
-	__u32 len;
-	__s32 error;
-};
+struct fuse_mount {
+	struct fuse_conn *fc;
+} __attribute__((preserve_access_index));
+
+struct fuse_in_header {
+	__u32 opcode;
+} __attribute__((preserve_access_index));
+
+struct fuse_req {
+	struct {
+		struct fuse_in_header h;
+	} in;
+	struct fuse_mount *fm;
+} __attribute__((preserve_access_index));
 
 struct started {
 	__u64 when;
@@ -55,43 +58,41 @@ struct {
 	__type(value, struct latency);
 } latencies SEC(".maps");
 
-static __always_inline int is_wanted(__u32 connection)
+static __always_inline int is_wanted(const struct fuse_req *req)
 {
 	__u32 zero = 0, *dev = bpf_map_lookup_elem(&wanted, &zero);
 
-	return dev && *dev == connection;
+	return dev && *dev == BPF_CORE_READ(req, fm, fc, dev);
 }
 
-SEC("tracepoint/fuse/fuse_request_send")
-int request_send(struct request_send *ctx)
+SEC("raw_tp/fuse_request_send")
+int request_send(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct started s = { .opcode = ctx->opcode };
-	__u64 unique = ctx->unique;
+	const struct fuse_req *req = (const struct fuse_req *)ctx->args[0];
+	__u64 key = ctx->args[0];
+	struct started s;
 
-	if (!is_wanted(ctx->connection))
+	if (!is_wanted(req))
 		return 0;
+	s.opcode = BPF_CORE_READ(req, in.h.opcode);
 	s.when = bpf_ktime_get_ns();
-	bpf_map_update_elem(&under_way, &unique, &s, BPF_ANY);
+	bpf_map_update_elem(&under_way, &key, &s, BPF_ANY);
 	return 0;
 }
 
-SEC("tracepoint/fuse/fuse_request_end")
-int request_end(struct request_end *ctx)
+SEC("raw_tp/fuse_request_end")
+int request_end(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 unique = ctx->unique;
-	struct started *s;
-	struct latency *l;
+	__u64 key = ctx->args[0], ns;
+	struct started *s = bpf_map_lookup_elem(&under_way, &key);
 	__u32 opcode, bucket;
-	__u64 ns;
+	struct latency *l;
 
-	if (!is_wanted(ctx->connection))
-		return 0;
-	s = bpf_map_lookup_elem(&under_way, &unique);
 	if (!s)
 		return 0;
 	ns = bpf_ktime_get_ns() - s->when;
 	opcode = s->opcode < LATENCY_OPCODES ? (__u32)s->opcode : LATENCY_OPCODES - 1;
-	bpf_map_delete_elem(&under_way, &unique);
+	bpf_map_delete_elem(&under_way, &key);
 	l = bpf_map_lookup_elem(&latencies, &opcode);
 	bucket = latency_bucket(ns);
 	if (!l || bucket >= LATENCY_BUCKETS)

@@ -22,7 +22,9 @@ static void find_kinds(void)
 	for (i = 0; i < EXTFUSE_KINDS; i++) {
 		hlist_for_each_entry(ctx, &extfuse_by_kind[i], by_kind) {
 			kinds |= 1UL << i;
-			checked |= (unsigned long)EXTFUSE_PERMISSIONS(ctx->fc) << i;
+			/* INIT may still turn that on. */
+			if (EXTFUSE_PERMISSIONS(ctx->fc) || !EXTFUSE_INITIALIZED(ctx->fc))
+				checked |= 1UL << i;
 		}
 	}
 	WRITE_ONCE(extfuse_kinds, kinds);

@@ -49,6 +49,10 @@ void fuse_sync_release(void);	/* its arguments differ, and it is not called */
 #define EXTFUSE_CTIME(inode) ((inode)->i_ctime)
 #endif
 
+#ifndef FOPEN_PASSTHROUGH
+#define FOPEN_PASSTHROUGH 0
+#endif
+
 #ifdef ITER_DEST
 #define EXTFUSE_ITER_DEST ITER_DEST
 #define EXTFUSE_ITER_SOURCE ITER_SOURCE

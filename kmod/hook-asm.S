@@ -102,7 +102,9 @@ SYM_FUNC_END(extfuse_\name)
 WALK revalidate 2
 WALK getattr 5
 WALK permission 3 extfuse_permission_kinds
+#ifdef EXTFUSE_WRITEPAGES_AT
 WALK read 2 extfuse_backings
+#endif
 #endif
 
 /* Returns in the function's place. */

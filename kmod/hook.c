@@ -393,7 +393,9 @@ static struct hooked hooked[] = {
 	{ .function = "fuse_dentry_revalidate", .trampoline = extfuse_revalidate, .optional = true },
 	{ .function = "fuse_getattr", .trampoline = extfuse_getattr, .optional = true },
 	{ .function = "fuse_permission", .trampoline = extfuse_permission, .optional = true },
+#ifdef EXTFUSE_WRITEPAGES_AT
 	{ .function = "fuse_file_read_iter", .trampoline = extfuse_read, .optional = true },
+#endif
 #endif
 };
 

@@ -214,7 +214,7 @@ struct extfuse_answered extfuse_answer(struct extfuse_context *ctx, struct fuse_
 const struct extfuse_request *extfuse_ask_early(struct extfuse_context *ctx, u32 op, u64 nodeid,
 	const struct fuse_in_arg *in, u32 out_size, u32 own);
 
-static inline bool extfuse_early(const struct extfuse_context *ctx, u32 op)
+static inline bool extfuse_asks_early(const struct extfuse_context *ctx, u32 op)
 {
 	return READ_ONCE(ctx->program_flags[op]) & EXTFUSE_PROGRAM_EARLY;
 }

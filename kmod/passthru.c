@@ -269,19 +269,50 @@ ssize_t extfuse_write_backing(struct extfuse_backing_file *b, struct fuse_args *
 	return n;
 }
 
-/* ---- read(2), before there is a request: right to where the caller wants it ---- */
+/* ---- read(2) past the driver's cache, before there is a request: right to where the caller wants it ---- */
 
-#ifdef EXTFUSE_HAS_WALK
+#if defined(EXTFUSE_HAS_WALK) && defined(EXTFUSE_WRITEPAGES_AT)
 
 struct extfuse_verdict extfuse_read_enter(struct kiocb *iocb, struct iov_iter *to);
 
-/* Whether the driver would ask the daemon for all of it, and wait. What its own cache is for stays there. */
-static bool would_ask(struct kiocb *iocb, const struct iov_iter *to, const struct inode *inode)
+/* For all of that, the caller's pages have to be there at once. */
+#define PASSED_MAX (16 << 20)
+
+static bool past_the_cache(const struct kiocb *iocb)
 {
-	return (iocb->ki_flags & IOCB_DIRECT ||
-		EXTFUSE_OPEN_FLAGS(iocb->ki_filp->private_data) & FOPEN_DIRECT_IO) && is_sync_kiocb(iocb) && !(iocb->ki_flags & (IOCB_NOWAIT | IOCB_NOIO | IOCB_HIPRI)) &&
-		S_ISREG(inode->i_mode) && !hlist_unhashed_lockless(&inode->i_hash) && iov_iter_count(to) &&
-		!(iocb->ki_filp->f_flags & O_NOATIME) && !READ_ONCE(inode->i_mapping->nrpages);
+	u32 flags = EXTFUSE_OPEN_FLAGS(iocb->ki_filp->private_data);
+
+	return flags & FOPEN_DIRECT_IO || (iocb->ki_flags & IOCB_DIRECT && !(flags & FOPEN_PASSTHROUGH));
+}
+
+/* A read that waits, of what the driver takes to be there. */
+static bool fit_to_be_passed(struct kiocb *iocb, const struct iov_iter *to, const struct inode *inode)
+{
+	size_t n = iov_iter_count(to);
+
+	return past_the_cache(iocb) && is_sync_kiocb(iocb) && user_backed_iter(to) &&
+		!(iocb->ki_flags & (IOCB_NOWAIT | IOCB_NOIO | IOCB_HIPRI)) &&
+		!(iocb->ki_filp->f_flags & O_NOATIME) &&
+		S_ISREG(inode->i_mode) && !hlist_unhashed_lockless(&inode->i_hash) &&
+		n && n <= PASSED_MAX && iocb->ki_pos >= 0 && iocb->ki_pos + (loff_t)n <= i_size_read(inode);
+}
+
+/*
+ * Nothing is newer than the file below: in the driver's cache, where one page is enough; or on its way from there, in
+ * copies, of which the driver has a tree before the pages are clean, and until the daemon or the file has them.
+ */
+static bool all_written(struct extfuse_context *ctx, struct inode *inode)
+{
+	bool none;
+
+	if (READ_ONCE(inode->i_mapping->nrpages))
+		return false;
+	smp_rmb();
+	spin_lock(EXTFUSE_INODE_LOCK_AT(inode));
+	none = RB_EMPTY_ROOT(EXTFUSE_WRITEPAGES_AT(inode));
+	spin_unlock(EXTFUSE_INODE_LOCK_AT(inode));
+	return none && !(READ_ONCE(ctx->words[extfuse_node_word(ctx, EXTFUSE_NODEID(inode))].state) &
+		EXTFUSE_WORD_BUSY);
 }
 
 /* The file that it is to be read from, and the context, with a reference each; else NULL. */
@@ -289,7 +320,7 @@ static struct extfuse_backing_file *find_for_read(const struct kiocb *iocb, cons
 	const struct inode *inode, struct extfuse_context **of)
 {
 	struct fuse_read_in in = { .fh = EXTFUSE_FH(iocb->ki_filp->private_data), .offset = iocb->ki_pos,
-		.size = min_t(size_t, iov_iter_count(to), U32_MAX), .flags = iocb->ki_filp->f_flags };
+		.size = iov_iter_count(to), .flags = iocb->ki_filp->f_flags };
 	struct fuse_args args = { .opcode = FUSE_READ, .nodeid = EXTFUSE_NODEID(inode), .in_numargs = 1,
 		.out_numargs = 1, .out_argvar = true, .in_args[0] = { sizeof(in), &in }, .out_args[0].size = in.size };
 	const struct fuse_mount *fm = inode->i_sb->s_fs_info;
@@ -320,32 +351,51 @@ no:
 }
 
 /*
- * Where pages of the file are in the kernel's cache, some may be newer than the file below: these are for the driver.
- * Pages that were dropped while they are written back make the word busy, which is looked at after they were counted.
+ * All of it, or nothing. The file system below may hold locks meanwhile, and the caller's pages may be those of files
+ * that wait for these locks, so none is faulted in; nor is that to be done as nobody.
  */
+static bool read_all(struct extfuse_context *ctx, struct extfuse_backing_file *b, struct kiocb *iocb,
+	struct iov_iter *to)
+{
+	const struct iov_iter whole = *to;
+	loff_t pos = iocb->ki_pos;
+	ssize_t n;
+
+	if (!all_written(ctx, file_inode(iocb->ki_filp)))
+		return false;
+	pagefault_disable();
+	to->nofault = true;
+	n = transfer(b, READ, to, &pos, 0);
+	to->nofault = whole.nofault;
+	pagefault_enable();
+	if (n < 0 || (size_t)n != iov_iter_count(&whole)) {
+		*to = whole;
+		return false;
+	}
+	iocb->ki_pos = pos;
+	return true;
+}
+
 struct extfuse_verdict extfuse_read_enter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
-	struct extfuse_verdict v = { 0, 0 };
-	struct extfuse_backing_file *b;
+	struct extfuse_verdict v = { 0, iov_iter_count(to) };
 	struct timespec64 before, after;
+	struct extfuse_backing_file *b;
 	struct extfuse_context *ctx;
-	u32 word;
 
-	if (!would_ask(iocb, to, inode))
+	if (!fit_to_be_passed(iocb, to, inode) || READ_ONCE(inode->i_mapping->nrpages))
 		return v;
 	b = find_for_read(iocb, to, inode, &ctx);
 	if (!b)
 		return v;
-	word = extfuse_node_word(ctx, EXTFUSE_NODEID(inode));
-	smp_rmb();
-	if (!(READ_ONCE(ctx->words[word].state) & EXTFUSE_WORD_BUSY)) {
-		before = extfuse_atime(file_inode(b->file));
+	before = extfuse_atime(file_inode(b->file));
+	if (read_all(ctx, b, iocb, to) ||
+	    (!fault_in_iov_iter_writeable(to, v.result) && read_all(ctx, b, iocb, to))) {
 		v.instead = 1;
-		v.result = transfer(b, READ, to, &iocb->ki_pos, 0);
 		after = extfuse_atime(file_inode(b->file));
 		if (!timespec64_equal(&before, &after))
-			extfuse_word_bump(ctx, word);
+			extfuse_word_bump(ctx, extfuse_node_word(ctx, EXTFUSE_NODEID(inode)));
 		/* As the driver does after a READ. */
 		if (!IS_RDONLY(inode))
 			set_mask_bits(EXTFUSE_INVAL_MASK_AT(inode), 0, STATX_ATIME);

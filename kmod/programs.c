@@ -63,6 +63,27 @@ static bool good_flags(u32 op, u32 flags)
 	return !(flags & ~(EXTFUSE_PROGRAM_IDS | EXTFUSE_PROGRAM_MARKED | EXTFUSE_PROGRAM_CLEARED));
 }
 
+static void replace_program(struct extfuse_context *ctx, u32 op, struct bpf_prog *by, u32 flags)
+{
+	static DEFINE_MUTEX(one_at_a_time);
+	struct bpf_prog *old;
+
+	mutex_lock(&one_at_a_time);
+	/* Neither is asked with the flags of the other. */
+	WRITE_ONCE(ctx->program_flags[op], 0);
+	old = unrcu_pointer(xchg(&ctx->programs[op], RCU_INITIALIZER(NULL)));
+	if (old) {
+		/* Who runs it has preemption disabled. */
+		synchronize_rcu();
+		put_program(old);
+	}
+	rcu_assign_pointer(ctx->programs[op], by);
+	/* What the old one said is not said again. */
+	smp_store_release(&ctx->programs_set, ctx->programs_set + 1);
+	WRITE_ONCE(ctx->program_flags[op], by ? flags | EXTFUSE_PROGRAM_THERE : 0);
+	mutex_unlock(&one_at_a_time);
+}
+
 int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_program *arg)
 {
 	struct bpf_prog *prog = NULL;
@@ -76,14 +97,7 @@ int extfuse_set_program(struct extfuse_context *ctx, const struct extfuse_progra
 		if (IS_ERR(prog))
 			return PTR_ERR(prog);
 	}
-	WRITE_ONCE(ctx->program_flags[arg->opcode], prog ? arg->flags | EXTFUSE_PROGRAM_THERE : 0);
-	prog = unrcu_pointer(xchg(&ctx->programs[arg->opcode], RCU_INITIALIZER(prog)));
-	smp_store_release(&ctx->programs_set, ctx->programs_set + 1);
-	if (!prog)
-		return 0;
-	/* Who runs the old one has preemption disabled. */
-	synchronize_rcu();
-	put_program(prog);
+	replace_program(ctx, arg->opcode, prog, arg->flags);
 	return 0;
 }
 

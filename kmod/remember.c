@@ -12,7 +12,7 @@
 #define ATTRS 16
 
 struct remembered {
-	const struct extfuse_early *said;	/* of the name that was asked about last; NULL: nothing */
+	struct extfuse_early *said;	/* of the name that was asked about last; NULL: nothing */
 	struct extfuse_early names[NAMES], attrs[ATTRS];
 };
 
@@ -132,7 +132,7 @@ struct extfuse_early *extfuse_early_name(struct extfuse_context *ctx, u64 dir, c
 	/* The marks come before what the handler reads. */
 	smp_rmb();
 	r->said = ask(ctx, e, FUSE_LOOKUP, name, sizeof(e->out.entry), inode ? EXTFUSE_NODEID(inode) : 0) ? e : NULL;
-	return (struct extfuse_early *)r->said;
+	return r->said;
 }
 
 /* ---- attributes ---- */

@@ -144,7 +144,7 @@ struct extfuse_verdict extfuse_revalidate_enter(const struct dentry *dentry, uns
 	preempt_disable();
 	ctx = extfuse_find(((const struct fuse_mount *)dentry->d_sb->s_fs_info)->fc);
 	dir = d_inode_rcu(READ_ONCE(dentry->d_parent));
-	if (!ctx || !extfuse_early(ctx, FUSE_LOOKUP) || !dir)
+	if (!ctx || !extfuse_asks_early(ctx, FUSE_LOOKUP) || !dir)
 		goto no;
 	nodeid = EXTFUSE_NODEID(dir);
 	of_dir = extfuse_marked_dir(ctx, nodeid);
@@ -209,7 +209,7 @@ static __always_inline struct extfuse_context *begin(const struct inode *inode, 
 		return NULL;
 	preempt_disable();
 	ctx = extfuse_find(conn_of(inode));
-	if (ctx && extfuse_early(ctx, FUSE_GETATTR)) {
+	if (ctx && extfuse_asks_early(ctx, FUSE_GETATTR)) {
 		if (READ_ONCE(ctx->words[extfuse_node_word(ctx, nodeid)].marked))
 			return ctx;
 		extfuse_not_foreseen(EXTFUSE_ATTR_OF(nodeid));

@@ -7,11 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-
-#define TRACEFS "/sys/kernel/tracing"
 
 /* The programs, as clang left them. */
 static const unsigned char object[] __attribute__((aligned(16))) = {
@@ -23,45 +20,6 @@ struct latencies {
 	struct bpf_link *links[2];
 	int map;
 };
-
-/* Where the programs look for it, in <linux/trace_events.h>'s own words. */
-static const struct event {
-	const char *name;
-	const char *fields[3];
-} events[] = {
-	{ "fuse_request_send", { "dev_t connection;\toffset:8;\tsize:4;", "uint64_t unique;\toffset:16;\tsize:8;",
-				 "enum fuse_opcode opcode;\toffset:24;\tsize:4;" } },
-	{ "fuse_request_end", { "dev_t connection;\toffset:8;\tsize:4;", "uint64_t unique;\toffset:16;\tsize:8;", "" } },
-};
-
-static int check_event(const struct event *e, char *why)
-{
-	char path[128], text[4096];
-	FILE *f;
-	size_t n;
-
-	snprintf(path, sizeof(path), TRACEFS "/events/fuse/%s/format", e->name);
-	f = fopen(path, "re");
-	if (!f && errno == ENOENT && access(TRACEFS "/events", F_OK)) {
-		snprintf(why, LATENCY_WHY_SIZE, "no tracefs on " TRACEFS " (mount -t tracefs tracefs " TRACEFS ")");
-		return -ENOENT;
-	}
-	if (!f) {
-		snprintf(why, LATENCY_WHY_SIZE, "%s: %s", path,
-			 errno == ENOENT ? "this kernel does not trace requests of FUSE" : strerror(errno));
-		return -ENOENT;
-	}
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = 0;
-	for (int i = 0; i < 3; i++) {
-		if (strstr(text, e->fields[i]))
-			continue;
-		snprintf(why, LATENCY_WHY_SIZE, "the tracepoint %s is another one than is known here", e->name);
-		return -EPROTO;
-	}
-	return 0;
-}
 
 static int silent(enum libbpf_print_level level, const char *fmt, va_list ap)
 {
@@ -106,13 +64,9 @@ static int attach(struct latencies *l)
 
 struct latencies *latencies_open(uint32_t major, uint32_t minor, char *why)
 {
-	struct latencies *l;
+	struct latencies *l = calloc(1, sizeof(*l));
 	int err;
 
-	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
-		if (check_event(&events[i], why))
-			return NULL;
-	l = calloc(1, sizeof(*l));
 	libbpf_set_print(silent);
 	/* As the kernel itself writes device numbers. */
 	err = l ? load(l, major << 20 | minor) : -ENOMEM;
@@ -120,8 +74,11 @@ struct latencies *latencies_open(uint32_t major, uint32_t minor, char *why)
 		err = attach(l);
 	if (!err)
 		return l;
-	snprintf(why, LATENCY_WHY_SIZE, "BPF programs for them: %s%s", strerror(-err),
-		 err == -EPERM ? " (root may)" : "");
+	if (err == -ENOENT)
+		snprintf(why, LATENCY_WHY_SIZE, "this kernel does not trace requests of FUSE");
+	else
+		snprintf(why, LATENCY_WHY_SIZE, "BPF programs for them: %s%s", strerror(-err),
+			 err == -EPERM ? " (root may)" : "");
 	latencies_close(l);
 	return NULL;
 }

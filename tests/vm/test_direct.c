@@ -37,7 +37,7 @@ static void test_places(void)
 	result(pread(fd, got, 10, SIZE) == 0 && pread(fd, got, 10, SIZE + 100000) == 0, "direct-behind-end", "errno %d", errno);
 	errno = 0;
 	result(pread(fd, nowhere, 100, 0) == -1 && errno == EFAULT, "direct-bad-address", "errno %d", errno);
-	result(rig_asked(r, FUSE_READ) == before && rig_stats(r, FUSE_READ).passthru >= passed + 7, "direct-not-asked",
+	result(rig_asked(r, FUSE_READ) == before && rig_stats(r, FUSE_READ).passthru >= passed + 4, "direct-not-asked",
 		"asked %lu times", rig_asked(r, FUSE_READ) - before);
 	munmap(nowhere, PAGE);
 }
@@ -76,6 +76,7 @@ static void test_writers(void)
 		_exit(0);
 	}
 	while (!waitpid(child, &status, WNOHANG)) {
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		madvise(into, PAGE, MADV_DONTNEED);
 		bad += pread(fd, into, PAGE, 20 * PAGE) != PAGE;
 	}
