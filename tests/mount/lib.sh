@@ -107,6 +107,29 @@ $(head -n 60 "$out")" ;;
 	esac
 }
 
+# coherent NAME SEED ARGUMENT...: some order explains all answers.
+coherent() {
+	local out=$scratch/coherence.out rc=0
+	"$FE_TOOLS/coherence" --seed "$2" "${@:3}" >"$out" 2>&1 || rc=$?
+	if [ $rc = 0 ]; then
+		ok "$1 (seed $2)"
+	else
+		fail "$1" "status $rc, seed $2 (COHERENCE_SEED=$2 does the same in another order)
+$(head -n 80 "$out")"
+	fi
+}
+
+# incoherent NAME SEED ARGUMENT...: none does, and that is found.
+incoherent() {
+	local out=$scratch/coherence.out rc=0
+	"$FE_TOOLS/coherence" --seed "$2" "${@:3}" >"$out" 2>&1 || rc=$?
+	if [ $rc = 1 ] && grep -q '^not coherent' "$out"; then
+		ok "$1"
+	else
+		fail "$1" "status $rc, seed $2: $(head -n 5 "$out")"
+	fi
+}
+
 # told FILE [PREFIX]: results that another program wrote there.
 told() {
 	local text

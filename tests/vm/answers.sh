@@ -8,6 +8,8 @@
 
 need_root
 seed=${FSDIFF_SEED:-$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')}
+coherence_seed=${COHERENCE_SEED:-$seed}
+coherence_ops=${COHERENCE_OPS:-800}
 killer=$FE_BUILD/tests/crash/killer
 kills=${VM_KILLS:-10}
 src=$scratch/disk/src
@@ -407,6 +409,21 @@ difference() { # NAME OPTIONS [TOLERATED]
 	umount_fe "$mnt"
 }
 
+coherence() { # NAME OPTIONS ARGUMENT...
+	fresh "$2"
+	coherent "coherence-$1" "$coherence_seed" --ops "$coherence_ops" "${@:3}" "$mnt"
+	like "coherence-$1-hits" '"hits":[1-9]' "$(status_json "$mnt")"
+	check "coherence-$1-counts" nothing_left "$mnt" 60
+	umount_fe "$mnt"
+}
+
+# What others change is seen when it expires, and so is found.
+coherence_behind() {
+	fresh "cache=exact,$long"
+	incoherent coherence-behind-found "$coherence_seed" --ops "$coherence_ops" --tolerate link --behind "$src" "$mnt"
+	umount_fe "$mnt"
+}
+
 # ---- killed under load ----
 
 hammer() {
@@ -465,6 +482,11 @@ transient
 upgraded
 difference exact "cache=exact,$long" "${passed_through:-}"
 difference hook-nopassthrough "cache=hook,nopassthrough,$long"
+# What the driver makes of its own copies (coherence.h).
+coherence exact "cache=exact,$long" --tolerate link
+coherence exact-nopassthrough "cache=exact,nopassthrough,$long" --tolerate link
+coherence hook "cache=hook,$long" --tolerate link,count,backwards,open-truncate
+coherence_behind
 storm worker "cache=exact,$long" worker hammer
 storm keeper "cache=exact,$long" worker,keeper clients
 check unload wait_until 20 rmmod extfuse
