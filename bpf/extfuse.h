@@ -108,7 +108,7 @@ struct extfuse_word {
 	__u64 prev;
 	__u32 held;		/* by the daemon: while it is not 0, nothing about this is answered */
 	/* Set by the daemon after it put a value; see EXTFUSE_PROGRAM_MARKED. */
-	__u16 marked;		/* for this: another number each time, not 0; a mutation takes it back */
+	__u16 marked;		/* for this: one more each time, but not 0; a mutation sets it to 0 */
 	__u16 named;		/* for a name in this directory: 1, from then on */
 };
 

@@ -47,7 +47,9 @@ struct extfuse_attach {
  * keep no longer. Where it says the same of them, there is none; where it says something else, it is
  * asked once more by the request, and of a name that it has no answer for it is not. Of one node both
  * must say the same: where LOOKUP has an answer, GETATTR may not be asked.
- * With EXTFUSE_PROGRAM_MARKED only.
+ * With EXTFUSE_PROGRAM_MARKED only. What it says is remembered, and said again as long as it rests on what is true, the
+ * marks of the words of the name, the directory and the node stay as they are, and no other program is set for any
+ * opcode: so whoever changes a map changes the mark.
  */
 #define EXTFUSE_PROGRAM_EARLY	(1U << 2)
 

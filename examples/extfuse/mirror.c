@@ -5,7 +5,7 @@
  *changes that others make in the source are seen, for inotify tells of them. The extended attribute
  *user.upcalls of the mountpoint tells how often it was asked what.
  *
- *	cc -o mirror *.c $(pkg-config --cflags --libs libextfuse fuse3) -lpthread
+ *	cc -o mirror mirror.c nodes.c $(pkg-config --cflags --libs libextfuse fuse3) -lpthread
  */
 #define FUSE_USE_VERSION 34
 

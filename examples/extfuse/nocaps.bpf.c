@@ -4,7 +4,7 @@
  * writes. This is so whatever happens to files, so the answer rests on nothing. Other attributes are the
  * daemon's.
  *
- *	clang -O2 -g -target bpf -ffreestanding $(pkg-config --cflags libextfuse)/extfuse -c nocaps.bpf.c
+ *	clang -O2 -g -target bpf -ffreestanding -I/usr/include/$(uname -m)-linux-gnu $(pkg-config --cflags libextfuse)/extfuse -c nocaps.bpf.c
  */
 #define __KERNEL__ /* the types of <linux/fuse.h> without the C library */
 #include <linux/types.h>
